@@ -1,0 +1,180 @@
+"""What can be configured: `KITAAB_*` in the environment, frozen, read once by `settings()`.
+
+Where the environment names no server, the addresses of the embedded stack are read from
+`stack.env` in the data folder, which `kitaab-jobs up` writes while its servers run. So every
+door (the CLI, `celery -A kitaab_jobs worker`, a script that uses the client) finds the same
+servers, and the environment always wins.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Self
+from urllib.parse import urlsplit, urlunsplit
+
+from dotenv import dotenv_values
+from platformdirs import user_data_path
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from kitaab_jobs.errors import SettingsError
+
+STACK_FILE = "stack.env"
+
+POSTGRES_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
+REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+socket")
+
+
+def redacted(url: str) -> str:
+    """Return `url` with its password replaced by `***`, for messages and logs."""
+    parts = urlsplit(url)
+    if not parts.password:
+        return url
+    head, _, host = parts.netloc.rpartition("@")
+    user = head.partition(":")[0]
+    return urlunsplit(parts._replace(netloc=f"{user}:***@{host}"))
+
+
+def _address(schemes: tuple[str, ...], example: str) -> AfterValidator:
+    def check(value: SecretStr) -> SecretStr:
+        url = value.get_secret_value()
+        try:
+            parts = urlsplit(url)
+            _ = parts.port
+        except ValueError as error:
+            raise ValueError(f"{redacted_or_mask(url)} is not a URL ({error}); an example: {example}") from None
+        if parts.scheme not in schemes:
+            raise ValueError(
+                f"{redacted(url)} does not start with {' or '.join(s + '://' for s in schemes)}; "
+                f"an example: {example}"
+            )
+        return value
+
+    return AfterValidator(check)
+
+
+def redacted_or_mask(url: str) -> str:
+    """Return `url` redacted, or only its scheme where it is too broken to be taken apart."""
+    try:
+        return redacted(url)
+    except ValueError:
+        return url.partition("://")[0] + "://..."
+
+
+PostgresUrl = Annotated[SecretStr, _address(POSTGRES_SCHEMES, "postgresql://user:password@host:5432/kitaab")]
+RedisUrl = Annotated[SecretStr, _address(REDIS_SCHEMES, "redis://:password@host:6379/0")]
+
+
+class Settings(BaseSettings):
+    """The platform's settings. Times are in seconds unless the name says otherwise."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="KITAAB_", frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True
+    )
+
+    data_dir: Path = Field(
+        default_factory=lambda: user_data_path("kitaab-jobs", appauthor=False),
+        description="folder of the embedded servers",
+    )
+
+    database_url: PostgresUrl | None = Field(None, description="PostgreSQL as kitaab_worker; may be a pooler")
+    direct_url: PostgresUrl | None = Field(
+        None, description="the same without a pooler, for LISTEN; database_url if not set"
+    )
+    admin_url: PostgresUrl | None = Field(
+        None, description="PostgreSQL as kitaab_admin, for migrate and seed; direct_url if not set"
+    )
+    replica_url: PostgresUrl | None = Field(None, description="a read replica for analytics")
+    redis_url: RedisUrl | None = Field(None, description="the Celery broker and the caches")
+
+    pool_size: int = Field(5, ge=1, le=100, description="connections that a process keeps")
+    pool_max: int = Field(20, ge=1, le=500, description="connections that a process may open")
+    connect_timeout: int = Field(10, ge=1, description="to open a connection")
+    statement_timeout: int = Field(60, ge=0, description="of one statement; 0 is none")
+    lock_timeout: int = Field(5, ge=0, description="to wait for a lock; 0 is for ever")
+
+    partition_by: str = Field("year", pattern="^(year|month)$", description="span of one partition of entries")
+    partitions_ahead_days: int = Field(
+        400, ge=31, description="days ahead of today for which partitions are kept ready"
+    )
+
+    log_format: str = Field("console", pattern="^(console|json)$")
+    log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+
+    @property
+    def database(self) -> str:
+        """The URL that jobs use."""
+        return self._need(self.database_url, "KITAAB_DATABASE_URL")
+
+    @property
+    def direct(self) -> str:
+        """The URL that keeps session state: LISTEN, CONCURRENTLY."""
+        return self._need(self.direct_url or self.database_url, "KITAAB_DATABASE_URL")
+
+    @property
+    def admin(self) -> str:
+        """The URL of the owner of the tables."""
+        return self._need(self.admin_url or self.direct_url or self.database_url, "KITAAB_DATABASE_URL")
+
+    @property
+    def redis(self) -> str:
+        """The URL of the broker."""
+        return self._need(self.redis_url, "KITAAB_REDIS_URL")
+
+    @property
+    def stack_file(self) -> Path:
+        """Where a running embedded stack leaves its addresses."""
+        return self.data_dir / STACK_FILE
+
+    def _need(self, value: SecretStr | None, name: str) -> str:
+        if value is None:
+            raise SettingsError(
+                f"no server: {name} is not set and no embedded stack runs on {self.data_dir}",
+                remedy=f"start one with 'kitaab-jobs up', or set {name}",
+            )
+        return value.get_secret_value()
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> Self:
+        """Read the environment, then the embedded stack's addresses for what it leaves open.
+
+        Raises `SettingsError` with the name, the value and the reason of the first bad setting.
+        """
+        given = os.environ if environ is None else environ
+        named = {k.upper() for k, v in given.items() if v}
+        try:
+            settings = cls(**overrides)
+            addresses = _stack_addresses(settings.stack_file, named)
+            return cls(**{**addresses, **overrides}) if addresses else settings
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = "KITAAB_" + "_".join(str(part) for part in first["loc"]).upper()
+            raise SettingsError(f"{name}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def _stack_addresses(path: Path, named: set[str]) -> dict[str, str]:
+    """Return the addresses in stack.env for servers that the environment does not name."""
+    try:
+        found = {k: v for k, v in dotenv_values(path, interpolate=False).items() if v}
+    except OSError:
+        return {}
+    groups = {
+        "KITAAB_DATABASE_URL": ("KITAAB_DATABASE_URL", "KITAAB_DIRECT_URL", "KITAAB_ADMIN_URL"),
+        "KITAAB_REDIS_URL": ("KITAAB_REDIS_URL",),
+    }
+    return {
+        name.removeprefix("KITAAB_").lower(): found[name]
+        for leader, names in groups.items()
+        if leader not in named
+        for name in names
+        if name in found and name not in named
+    }
+
+
+@lru_cache(maxsize=1)
+def settings() -> Settings:
+    """Return the settings of this process, read at the first call."""
+    return Settings.load()
