@@ -1,0 +1,156 @@
+"""Run the Alembic migrations, from the command line, the embedded stack and the tests alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import NullPool
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+import kitaab_jobs
+from kitaab_jobs.contract import JOBS
+from kitaab_jobs.db.engines import sqlalchemy_url
+from kitaab_jobs.db.retries import is_contention
+from kitaab_jobs.errors import ServerError
+from kitaab_jobs.settings import redacted
+
+OLDEST_SERVER = 15
+NEWEST_SERVER = 18
+
+# One migrator at a time: a second one waits here, then finds nothing to do.
+MIGRATION_LOCK = 5_472_001
+
+
+def scripts() -> Path:
+    """Return the folder of the migrations: beside the package in a checkout, inside it in a wheel."""
+    package = Path(kitaab_jobs.__file__).parent
+    beside = package.parent / "migrations"
+    return beside if (beside / "env.py").exists() else package / "_migrations"
+
+
+def config() -> Config:
+    """Return Alembic's configuration; there is no alembic.ini to keep in step with it."""
+    made = Config()
+    made.set_main_option("script_location", str(scripts()))
+    made.set_main_option("path_separator", "os")
+    return made
+
+
+def head() -> str:
+    """Return the newest revision that this version of the package knows."""
+    revision = ScriptDirectory.from_config(config()).get_current_head()
+    assert revision is not None, "the migrations folder is empty"
+    return revision
+
+
+def current(connection: Connection) -> str | None:
+    """Return the revision of the database, or None where it was never migrated."""
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def upgrade(url: str, revision: str = "head") -> list[str]:
+    """Migrate the database at `url` up to `revision` and return the revisions that were applied.
+
+    Safe to repeat and to kill: each migration is one transaction. Raises `ServerError` for a server
+    that is out of reach, too old, or migrated by a newer version.
+    """
+    return _run(url, revision, up=True)
+
+
+def downgrade(url: str, revision: str) -> list[str]:
+    """Take migrations back, down to `revision` ("base" for all), and return those taken back."""
+    return _run(url, revision, up=False)
+
+
+def sync_kinds(connection: Connection) -> None:
+    """Write contract.py's jobs into jobs.kinds, where callers in SQL read them.
+
+    Kinds that this version does not know are left: another version may be deployed beside it.
+    """
+    connection.execute(
+        text(
+            """
+            INSERT INTO jobs.kinds (name, queue, max_attempts, time_limit, summary)
+            VALUES (:name, :queue, :max_attempts, :time_limit, :summary)
+            ON CONFLICT (name) DO UPDATE SET (queue, max_attempts, time_limit, summary, updated_at)
+                = (excluded.queue, excluded.max_attempts, excluded.time_limit, excluded.summary, now())
+            WHERE (kinds.queue, kinds.max_attempts, kinds.time_limit, kinds.summary)
+                IS DISTINCT FROM (excluded.queue, excluded.max_attempts, excluded.time_limit, excluded.summary)
+            """
+        ),
+        [
+            {
+                "name": job.name,
+                "queue": job.queue,
+                "max_attempts": job.max_attempts,
+                "time_limit": job.time_limit,
+                "summary": job.summary,
+            }
+            for job in JOBS.values()
+        ],
+    )
+
+
+def check_version(connection: Connection) -> int:
+    """Return the server's major version; raise `ServerError` where it is too old."""
+    number = int(connection.scalar(text("SHOW server_version_num")) or 0)
+    if number // 10_000 < OLDEST_SERVER:
+        raise ServerError(
+            f"PostgreSQL {number // 10_000} is too old", remedy=f"use {OLDEST_SERVER} to {NEWEST_SERVER}"
+        )
+    return number // 10_000
+
+
+def _run(url: str, revision: str, *, up: bool) -> list[str]:
+    engine = create_engine(sqlalchemy_url(url), poolclass=NullPool, connect_args={"connect_timeout": 10})
+    try:
+        for attempt in Retrying(
+            retry=retry_if_exception(is_contention),
+            stop=stop_after_attempt(6),
+            wait=wait_random_exponential(multiplier=0.2, max=5),
+            reraise=True,
+        ):
+            with attempt:
+                return _attempt(engine, revision, up=up)
+    except OperationalError as error:
+        reason = str(error.orig).strip().splitlines()[-1]
+        raise ServerError(f"PostgreSQL at {redacted(url)} cannot be migrated: {reason}") from error
+    except CommandError as error:
+        raise ServerError(
+            f"the database at {redacted(url)} is at a revision that this version does not know: {error}",
+            remedy="migrate with the newest version that is deployed",
+        ) from error
+    raise AssertionError("unreachable")
+
+
+def _attempt(engine: Engine, revision: str, *, up: bool) -> list[str]:
+    with engine.connect() as guard:
+        check_version(guard)
+        guard.execute(text("SELECT pg_advisory_lock(:key)"), {"key": MIGRATION_LOCK})
+        guard.commit()
+        before = current(guard)
+        guard.commit()
+        made = config()
+        with engine.connect() as connection:
+            made.attributes["connection"] = connection
+            (command.upgrade if up else command.downgrade)(made, revision)
+            connection.commit()
+            if up and revision == "head":
+                sync_kinds(connection)
+                connection.commit()
+        after = current(guard)
+        guard.commit()
+    return _between(before, after)
+
+
+def _between(before: str | None, after: str | None) -> list[str]:
+    order = [s.revision for s in reversed(list(ScriptDirectory.from_config(config()).walk_revisions()))]
+    low, high = sorted(0 if r is None else order.index(r) + 1 for r in (before, after))
+    return order[low:high]

@@ -1,0 +1,61 @@
+"""The shared schema: one file for each cluster of the entity-relationship model.
+
+| file | tables |
+|---|---|
+| people | users |
+| deeds | deeds, deed_items, scales, scale_values |
+| sharing | relations, permissions |
+| entries | entries, entry_history |
+| communication | reflection_messages, messages, notifications |
+| goals | merits, merit_items, targets, target_items |
+| audit | audit_log |
+| ledger | the `jobs` schema: jobs, schedules, fires, deliveries, marks |
+"""
+
+from kitaab_jobs.models.audit import AuditLog
+from kitaab_jobs.models.base import Base
+from kitaab_jobs.models.communication import Message, Notification, ReflectionMessage
+from kitaab_jobs.models.deeds import Deed, DeedItem, Scale, ScaleValue
+from kitaab_jobs.models.entries import Entry, EntryHistory
+from kitaab_jobs.models.goals import Merit, MeritItem, Target, TargetItem
+from kitaab_jobs.models.ledger import (
+    Delivery,
+    Fire,
+    JobRow,
+    Kind,
+    PartitionedTable,
+    Process,
+    ProgressMark,
+    ScheduleRow,
+)
+from kitaab_jobs.models.people import User
+from kitaab_jobs.models.sharing import Permission, Relation
+
+__all__ = [
+    "AuditLog",
+    "Base",
+    "Deed",
+    "DeedItem",
+    "Delivery",
+    "Entry",
+    "EntryHistory",
+    "Fire",
+    "JobRow",
+    "Kind",
+    "Merit",
+    "MeritItem",
+    "Message",
+    "Notification",
+    "PartitionedTable",
+    "Permission",
+    "Process",
+    "ProgressMark",
+    "ReflectionMessage",
+    "Relation",
+    "Scale",
+    "ScaleValue",
+    "ScheduleRow",
+    "Target",
+    "TargetItem",
+    "User",
+]

@@ -1,0 +1,110 @@
+"""Reflections of a day, messages with support, and the times of reminders."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+from sqlalchemy import ForeignKey, Time
+from sqlalchemy.orm import Mapped, mapped_column
+
+from kitaab_jobs.models.base import (
+    Base,
+    Big,
+    Changed,
+    Day,
+    Id,
+    Instant,
+    Long,
+    Name,
+    Short,
+    SoftDeleted,
+    Yes,
+    check,
+    enum,
+    index,
+)
+
+ReflectionType = enum("reflection_type_enum", "hasanaat", "saiyyiaat")
+MessageSender = enum("message_sender_enum", "user", "support")
+
+
+class ReflectionMessage(Base, Changed, SoftDeleted):
+    """What somebody wrote about a day; one of each type for a day."""
+
+    __tablename__ = "reflection_messages"
+    __table_args__ = (
+        check("reflection_messages_content_check", "content <> ''"),
+        index(
+            "uq_reflection_messages_day",
+            "user_id",
+            "reflection_date",
+            "type",
+            where="deleted_at IS NULL",
+            unique=True,
+        ),
+        index("idx_reflection_messages_user_id", "user_id"),
+    )
+
+    reflection_message_id: Mapped[Id]
+    user_id: Mapped[Big] = mapped_column(ForeignKey("users.user_id", ondelete="CASCADE"))
+    reflection_date: Mapped[Day]
+    type: Mapped[str] = mapped_column(ReflectionType)
+    content: Mapped[Long]
+
+
+class Message(Base, Changed, SoftDeleted):
+    """A message between a person and support."""
+
+    __tablename__ = "messages"
+    __table_args__ = (
+        check("messages_content_check", "content <> ''"),
+        check("messages_not_its_own_parent", "parent_message_id <> message_id"),
+        index("idx_messages_user_id", "user_id", "created_at"),
+        index("idx_messages_parent", "parent_message_id"),
+        index("idx_messages_content_gin", "to_tsvector('english', content)", using="gin"),
+    )
+
+    message_id: Mapped[Id]
+    user_id: Mapped[Big] = mapped_column(ForeignKey("users.user_id", ondelete="CASCADE"))
+    parent_message_id: Mapped[Big | None] = mapped_column(
+        ForeignKey("messages.message_id", ondelete="CASCADE")
+    )
+    sender: Mapped[str] = mapped_column(MessageSender)
+    subject: Mapped[Name | None]
+    content: Mapped[Long]
+    read_at: Mapped[Instant | None]
+
+
+class Notification(Base, Changed):
+    """A daily reminder at a local time in a zone.
+
+    `next_due_at` is the instant of the next one and `next_due_date` its nominal local date; NULL
+    means that they are to be computed. `last_due_*` are those of the last one recorded.
+    """
+
+    __tablename__ = "notifications"
+    __table_args__ = (
+        check("notifications_timezone_check", "timezone <> ''"),
+        check(
+            "notifications_time_to_the_minute",
+            "date_trunc('minute', notification_time) = notification_time",
+        ),
+        check("notifications_due_pair", "(next_due_at IS NULL) = (next_due_date IS NULL)"),
+        check("notifications_last_due_pair", "(last_due_at IS NULL) = (last_due_date IS NULL)"),
+        index("uq_notifications_one_active", "user_id", where="is_active", unique=True),
+        index("idx_notifications_time", "next_due_at", where="is_active"),
+        index(
+            "idx_notifications_unresolved", "notification_id", where="is_active AND next_due_at IS NULL"
+        ),
+        index("idx_notifications_user_id", "user_id"),
+    )
+
+    notification_id: Mapped[Id]
+    user_id: Mapped[Big] = mapped_column(ForeignKey("users.user_id", ondelete="CASCADE"))
+    notification_time: Mapped[dt.time] = mapped_column(Time)
+    timezone: Mapped[Short]
+    is_active: Mapped[Yes]
+    next_due_at: Mapped[Instant | None]
+    next_due_date: Mapped[Day | None]
+    last_due_at: Mapped[Instant | None]
+    last_due_date: Mapped[Day | None]
