@@ -120,7 +120,7 @@ def _run(url: str, revision: str, *, up: bool) -> list[str]:
             with attempt:
                 return _attempt(engine, revision, up=up)
     except OperationalError as error:
-        reason = str(error.orig).strip().splitlines()[-1]
+        reason = str(error.orig).strip().splitlines()[0]
         raise ServerError(f"PostgreSQL at {redacted(url)} cannot be migrated: {reason}") from error
     except CommandError as error:
         raise ServerError(
