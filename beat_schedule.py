@@ -1,1 +1,17 @@
-"""The timetable."""
+"""The timetable: what runs when, and why.
+
+One line is one schedule. `cron` has five fields (minute hour day month weekday), or is "@daily" and the
+like, or "every 30s"; `zone` is the IANA zone in which it is read. The jobs are those of contract.py.
+Read at the start of beat; `kitaab-jobs schedules` shows it as it runs.
+"""
+
+from kitaab_jobs import contract
+from kitaab_jobs.runtime.timetable import Schedule
+
+TIMETABLE = [
+    # name                     job                                cron, zone and why
+    Schedule("progress.refresh", contract.PROGRESS_REFRESH, cron="every 3s", note="an entry shows in its merit within seconds"),
+    Schedule("progress.reconcile", contract.PROGRESS_RECONCILE, cron="30 3 * * *", note="nightly proof that nothing drifted"),
+    Schedule("reminders.dispatch", contract.REMINDERS_DISPATCH, cron="* * * * *", note="reminders are due at full minutes"),
+    Schedule("archive.make_partitions", contract.ARCHIVE_MAKE_PARTITIONS, cron="15 0 * * *", note="partitions stand ready months ahead"),
+]  # fmt: skip

@@ -29,8 +29,9 @@ class Batch(Payload):
 
 
 class Deliver(Payload):
-    """Deliveries to send."""
+    """Deliveries to send, all in one time zone."""
 
+    zone: str
     delivery_ids: list[int] = Field(min_length=1, max_length=500)
 
 
@@ -61,7 +62,9 @@ class Job:
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"]) or "the arguments"
-            raise BadPayload(f"{self.name}: {field}: {first['msg']} (it was {first['input']!r:.80})") from None
+            raise BadPayload(
+                f"{self.name}: {field}: {first['msg']} (it was {first['input']!r:.80})"
+            ) from None
 
 
 QUEUES: dict[str, str] = {
@@ -72,12 +75,20 @@ QUEUES: dict[str, str] = {
 
 PROGRESS_REFRESH = Job("progress.refresh", "recompute the merits and targets that entries touched", Batch)
 PROGRESS_RECONCILE = Job(
-    "progress.reconcile", "recompute every merit and target and report differences", queue="long", time_limit=3600
+    "progress.reconcile",
+    "recompute every merit and target and report differences",
+    queue="long",
+    time_limit=3600,
 )
 REMINDERS_DISPATCH = Job(
-    "reminders.dispatch", "record the reminders that are due and hand them to delivery", Batch, queue="reminders"
+    "reminders.dispatch",
+    "record the reminders that are due and hand them to delivery",
+    Batch,
+    queue="reminders",
 )
-REMINDERS_DELIVER = Job("reminders.deliver", "send recorded reminders", Deliver, queue="reminders", max_attempts=1)
+REMINDERS_DELIVER = Job(
+    "reminders.deliver", "send recorded reminders", Deliver, queue="reminders", max_attempts=1
+)
 ARCHIVE_MAKE_PARTITIONS = Job("archive.make_partitions", "make the partitions that the next months need")
 
 JOBS: dict[str, Job] = {
@@ -97,4 +108,6 @@ def job_named(name: str) -> Job:
     try:
         return JOBS[name]
     except KeyError:
-        raise UnknownJob(f"no job is called {name!r}", remedy=f"the jobs are {', '.join(sorted(JOBS))}") from None
+        raise UnknownJob(
+            f"no job is called {name!r}", remedy=f"the jobs are {', '.join(sorted(JOBS))}"
+        ) from None

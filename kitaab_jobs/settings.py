@@ -45,7 +45,9 @@ def _address(schemes: tuple[str, ...], example: str) -> AfterValidator:
             parts = urlsplit(url)
             _ = parts.port
         except ValueError as error:
-            raise ValueError(f"{redacted_or_mask(url)} is not a URL ({error}); an example: {example}") from None
+            raise ValueError(
+                f"{redacted_or_mask(url)} is not a URL ({error}); an example: {example}"
+            ) from None
         if parts.scheme not in schemes:
             raise ValueError(
                 f"{redacted(url)} does not start with {' or '.join(s + '://' for s in schemes)}; "
@@ -96,7 +98,9 @@ class Settings(BaseSettings):
     statement_timeout: int = Field(60, ge=0, description="of one statement; 0 is none")
     lock_timeout: int = Field(5, ge=0, description="to wait for a lock; 0 is for ever")
 
-    partition_by: str = Field("year", pattern="^(year|month)$", description="span of one partition of entries")
+    partition_by: str = Field(
+        "year", pattern="^(year|month)$", description="span of one partition of entries"
+    )
     partitions_ahead_days: int = Field(
         400, ge=31, description="days ahead of today for which partitions are kept ready"
     )

@@ -16,7 +16,7 @@ STATEMENT_TIMEOUT = "15min"
 
 
 def include_object(
-    item: SchemaItem, name: str | None, kind: str, reflected: bool, compare_to: SchemaItem | None
+    _: SchemaItem, name: str | None, kind: str, reflected: bool, compare_to: SchemaItem | None
 ) -> bool:
     """Leave partitions out: they are data, made by `archive.make_partitions`, not by migrations."""
     if kind == "table" and reflected and compare_to is None:

@@ -80,13 +80,12 @@ def check(name: str, condition: str) -> CheckConstraint:
     return CheckConstraint(condition, name=name)
 
 
-def index(name: str, *columns: Any, where: str | None = None, unique: bool = False, using: str | None = None) -> Index:
+def index(
+    name: str, *columns: str, where: str | None = None, unique: bool = False, using: str | None = None
+) -> Index:
     """Return an index; `columns` are names or SQL expressions, `where` makes it partial."""
-    parts = [c if not isinstance(c, str) or c.isidentifier() else text(c) for c in columns]
-    return Index(
-        name,
-        *parts,
-        unique=unique,
-        postgresql_where=text(where) if where else None,
-        **({"postgresql_using": using} if using else {}),
-    )
+    parts = [c if c.isidentifier() else text(c) for c in columns]
+    options: dict[str, Any] = {"postgresql_using": using} if using else {}
+    if where:
+        options["postgresql_where"] = text(where)
+    return Index(name, *parts, unique=unique, **options)

@@ -93,9 +93,7 @@ class Notification(Base, Changed):
         check("notifications_last_due_pair", "(last_due_at IS NULL) = (last_due_date IS NULL)"),
         index("uq_notifications_one_active", "user_id", where="is_active", unique=True),
         index("idx_notifications_time", "next_due_at", where="is_active"),
-        index(
-            "idx_notifications_unresolved", "notification_id", where="is_active AND next_due_at IS NULL"
-        ),
+        index("idx_notifications_unresolved", "notification_id", where="is_active AND next_due_at IS NULL"),
         index("idx_notifications_user_id", "user_id"),
     )
 

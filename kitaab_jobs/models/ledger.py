@@ -89,9 +89,7 @@ class JobRow(Base):
             "jobs_finished_when_ended",
             "(state IN ('succeeded', 'dead', 'cancelled')) = (finished_at IS NOT NULL)",
         ),
-        index(
-            "idx_jobs_waiting", "priority DESC", "run_at", "id", where="state IN ('scheduled', 'ready')"
-        ),
+        index("idx_jobs_waiting", "priority DESC", "run_at", "id", where="state IN ('scheduled', 'ready')"),
         index("idx_jobs_published", "published_at", where="state = 'published'"),
         index("idx_jobs_running", "heartbeat_at", where="state = 'running'"),
         index("idx_jobs_finished", "finished_at", where=ENDED),
@@ -165,9 +163,7 @@ class Fire(Base):
     __table_args__ = (
         PrimaryKeyConstraint("schedule", "fire_at"),
         check("fires_job_when_fired", "(outcome IN ('fired', 'backfilled')) = (job_id IS NOT NULL)"),
-        check(
-            "fires_reason_when_not_fired", "outcome IN ('fired', 'backfilled') OR reason IS NOT NULL"
-        ),
+        check("fires_reason_when_not_fired", "outcome IN ('fired', 'backfilled') OR reason IS NOT NULL"),
         index("idx_fires_recorded_at", "recorded_at"),
         SCHEMA,
     )
@@ -202,16 +198,12 @@ class Delivery(Base):
     __tablename__ = "deliveries"
     __table_args__ = (
         UniqueConstraint("notification_id", "channel", "due_at", name="uq_deliveries_due"),
-        check(
-            "deliveries_finished_when_ended", "(state IN ('pending', 'sending')) = (finished_at IS NULL)"
-        ),
+        check("deliveries_finished_when_ended", "(state IN ('pending', 'sending')) = (finished_at IS NULL)"),
         check(
             "deliveries_reason_when_not_sent",
             "state IN ('pending', 'sending', 'sent') OR reason IS NOT NULL",
         ),
-        index(
-            "uq_deliveries_day", "user_id", "due_date", "channel", where="state <> 'missed'", unique=True
-        ),
+        index("uq_deliveries_day", "user_id", "due_date", "channel", where="state <> 'missed'", unique=True),
         index("idx_deliveries_open", "created_at", where="state IN ('pending', 'sending')"),
         index("idx_deliveries_notification", "notification_id"),
         SCHEMA,

@@ -1,0 +1,40 @@
+"""The decisions of reminders that need no database."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+
+from kitaab_jobs.timing import local_date, next_local, zone_or_utc
+
+SEND_WITHIN = dt.timedelta(hours=2)
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A reminder's next occurrence: its instant, and the local date that it belongs to."""
+
+    at: dt.datetime
+    date: dt.date
+
+
+def known(zone: str) -> str:
+    """Return `zone`, or UTC where that is not a zone."""
+    return zone if zone_or_utc(zone)[1] else "UTC"
+
+
+def next_due(time: dt.time, zone: str, now: dt.datetime, last_date: dt.date | None) -> Due:
+    """Return the first occurrence after `now` on a local date later than `last_date`."""
+    first = last_date + dt.timedelta(days=1) if last_date else None
+    date, at = next_local(now, time, known(zone), not_before_date=first)
+    return Due(at, date)
+
+
+def too_late(due: Due, zone: str, now: dt.datetime) -> str | None:
+    """Return why a reminder that was due is not to be sent any more, or None."""
+    late = now - due.at
+    if late > SEND_WITHIN:
+        return f"found {int(late.total_seconds() // 60)} minutes late; it is sent for {SEND_WITHIN} at most"
+    if local_date(now, known(zone)) > max(due.date, local_date(due.at, known(zone))):
+        return "found after the end of its local day"
+    return None

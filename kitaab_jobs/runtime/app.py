@@ -1,0 +1,69 @@
+"""The Celery app. Each setting carries its reason; most are what years of bug reports ask for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery
+from kombu import Queue
+
+from kitaab_jobs.contract import QUEUES
+from kitaab_jobs.settings import Settings
+
+app = Celery("kitaab_jobs")
+
+
+def configuration(settings: Settings) -> dict[str, Any]:
+    """Return Celery's settings for `settings`."""
+    return {
+        "broker_url": settings.redis,
+        "result_backend": None,  # results are in the ledger
+        "task_ignore_result": True,
+        # JSON only: a pickle from the broker runs code.
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        "timezone": "UTC",
+        "enable_utc": True,
+        "task_default_queue": "default",
+        "task_queues": [Queue(name) for name in QUEUES],
+        "task_create_missing_queues": False,  # a typing error in a queue's name is an error
+        # A message is forgotten when its job has ended, or its worker process was killed; the claim in
+        # the ledger makes the second delivery harmless.
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": True,
+        "task_retry_on_worker_lost": True,
+        # One message ahead for each process: more would wait behind a slow job while others are idle.
+        "worker_prefetch_multiplier": 1,
+        # Redis away is a pause, not an end.
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "redis_socket_timeout": 30,
+        "redis_socket_connect_timeout": 5,
+        "redis_socket_keepalive": True,
+        "broker_transport_options": {
+            "health_check_interval": 25,  # notices a connection that is dead but open
+            "socket_timeout": 30,
+            "socket_connect_timeout": 5,
+            "socket_keepalive": True,
+            "retry_on_timeout": True,
+            # Jobs may run longer: a message that comes a second time finds nothing to claim.
+            "visibility_timeout": 3600,
+        },
+        # The relay itself tries again, with the row still in the ledger.
+        "task_publish_retry": True,
+        "task_publish_retry_policy": {"max_retries": 2, "interval_start": 0.1, "interval_step": 0.2},
+        # SIGTERM (which REMAP_SIGTERM=SIGQUIT makes a soft shutdown) lets what runs end within this.
+        "worker_soft_shutdown_timeout": 30,
+        "worker_enable_soft_shutdown_on_idle": True,
+        # A job whose broker connection is gone cannot acknowledge; the ledger would run it beside itself.
+        "worker_cancel_long_running_tasks_on_connection_loss": True,
+        # A worker process is made anew now and then, so that no leak grows for ever.
+        "worker_max_tasks_per_child": 5000,
+        "worker_max_memory_per_child": 500_000,  # KiB
+        # For Flower.
+        "worker_send_task_events": True,
+        "task_send_sent_event": True,
+        "worker_hijack_root_logger": False,
+        "beat_scheduler": "kitaab_jobs.runtime.scheduler:LedgerScheduler",
+        "beat_max_loop_interval": 1,
+    }

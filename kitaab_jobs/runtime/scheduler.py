@@ -1,0 +1,99 @@
+"""The scheduler that `celery -A kitaab_jobs beat` runs.
+
+It keeps nothing in memory: what is due is a query, a fire is a row written in one transaction with its
+job, and any number of beats may run. Each also runs a relay, so that one beat and one worker are a
+whole platform.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from typing import Any
+
+from celery.beat import Scheduler
+from sqlalchemy.exc import SQLAlchemyError
+
+import kitaab_jobs
+from kitaab_jobs.db.engines import libpq_url, primary
+from kitaab_jobs.db.migrate import sync_kinds
+from kitaab_jobs.runtime import fires, ledger
+from kitaab_jobs.runtime.logs import logger
+from kitaab_jobs.runtime.relay import Relay
+from kitaab_jobs.runtime.timetable import timetable
+from kitaab_jobs.settings import settings
+
+log = logger(__name__)
+
+TOUCH_SECONDS = 5.0
+
+
+class LedgerScheduler(Scheduler):
+    """Fires what jobs.schedules says, and publishes what the ledger holds."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.engine = primary("kitaab-jobs beat")
+        self.name = f"beat@{socket.gethostname()}/{os.getpid()}"
+        self._touched_at = 0.0
+        self._synced = False
+        self._relay: Relay | None = None
+        self._thread: threading.Thread | None = None
+        super().__init__(*args, **kwargs)
+
+    def setup_schedule(self) -> None:
+        """Read the timetable (a bad line ends beat here, with its reason) and start the relay."""
+        self.lines = timetable()
+        self._relay = Relay(
+            self.app, self.engine, libpq_url(settings().direct), f"relay@{socket.gethostname()}/{os.getpid()}"
+        )
+        self._thread = threading.Thread(target=self._relay.run, name="relay", daemon=True)
+        self._thread.start()
+
+    def tick(self, *_: Any, **__: Any) -> float:
+        """Fire what is due and return the seconds until the next look, one at most."""
+        try:
+            self._sync_once()
+            self._fire_due()
+            self._touch()
+            with self.engine.connect() as connection:
+                wait = fires.seconds_to_next(connection)
+        except SQLAlchemyError as error:
+            log.warning("beat waits for the database", action="beat_waits", error=str(error).splitlines()[0])
+            return 1.0
+        return 1.0 if wait is None else min(max(wait, 0.0), 1.0)
+
+    def close(self) -> None:
+        """Stop the relay after the batch that it is at."""
+        if self._relay is not None and self._thread is not None:
+            self._relay.stop()
+            self._thread.join(timeout=10)
+        super().close()
+
+    def _sync_once(self) -> None:
+        if self._synced:
+            return
+        with self.engine.begin() as connection:
+            sync_kinds(connection)
+            removed = fires.sync(connection, self.lines)
+        self._synced = True
+        log.info("timetable read", action="timetable_read", schedules=len(self.lines), removed=removed)
+
+    def _fire_due(self) -> None:
+        with self.engine.begin() as connection:
+            for schedule in fires.due(connection):
+                fired = fires.fire(connection, schedule)
+                log.info(
+                    f"{schedule.name} " + ("fired" if fired.job_id else "skipped"),
+                    action="schedule_fired" if fired.job_id else "schedule_skipped",
+                    schedule=schedule.name,
+                    job_id=str(fired.job_id) if fired.job_id else None,
+                    missed=fired.missed,
+                )
+
+    def _touch(self) -> None:
+        if time.monotonic() - self._touched_at >= TOUCH_SECONDS:
+            self._touched_at = time.monotonic()
+            with self.engine.begin() as connection:
+                ledger.touch(connection, self.name, "beat", kitaab_jobs.__version__)

@@ -1,0 +1,67 @@
+"""The door of every Celery command: the app with its settings and with all jobs registered."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+from importlib import import_module
+from typing import Any
+
+from celery import signals
+from sqlalchemy.exc import SQLAlchemyError
+
+import kitaab_jobs
+from kitaab_jobs.contract import JOBS
+from kitaab_jobs.db.engines import forget, primary
+from kitaab_jobs.db.migrate import sync_kinds
+from kitaab_jobs.errors import KitaabError
+from kitaab_jobs.runtime import ledger, logs
+from kitaab_jobs.runtime.app import app, configuration
+from kitaab_jobs.settings import settings
+
+__all__ = ["app"]
+
+log = logs.logger(__name__)
+
+FEATURES = sorted({job.feature for job in JOBS.values()})
+TOUCH_SECONDS = 10.0
+
+try:
+    app.conf.update(configuration(settings()))
+except KitaabError as error:
+    sys.exit(f"error: {error}")
+for feature in FEATURES:
+    import_module(f"kitaab_jobs.{feature}.tasks")
+
+
+@signals.setup_logging.connect
+def _log_our_way(**_: Any) -> None:
+    logs.configure(settings())
+
+
+@signals.worker_process_init.connect
+def _leave_the_parents_connections(**_: Any) -> None:
+    forget()
+
+
+@signals.worker_ready.connect
+def _announce(**_: Any) -> None:
+    threading.Thread(target=_stay_announced, name="announce", daemon=True).start()
+
+
+def _stay_announced() -> None:
+    name = f"worker@{socket.gethostname()}/{os.getpid()}"
+    engine = primary("kitaab-jobs worker")
+    known = False
+    while True:
+        try:
+            with engine.begin() as connection:
+                if not known:
+                    sync_kinds(connection)
+                ledger.touch(connection, name, "worker", kitaab_jobs.__version__)
+            known = True
+        except SQLAlchemyError as error:
+            log.warning("worker not announced", action="announce_failed", error=str(error).splitlines()[0])
+        threading.Event().wait(TOUCH_SECONDS)
