@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Any
-
-__version__ = version("kitaab-jobs")
 
 
 def __getattr__(name: str) -> Any:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit, urlunsplit
@@ -22,6 +23,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from kitaab_jobs.errors import SettingsError
 
+VERSION = version("kitaab-jobs")
 STACK_FILE = "stack.env"
 
 POSTGRES_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")

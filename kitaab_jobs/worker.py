@@ -12,14 +12,13 @@ from typing import Any
 from celery import signals
 from sqlalchemy.exc import SQLAlchemyError
 
-import kitaab_jobs
 from kitaab_jobs.contract import JOBS
 from kitaab_jobs.db.engines import forget, primary
 from kitaab_jobs.db.migrate import sync_kinds
 from kitaab_jobs.errors import KitaabError
 from kitaab_jobs.runtime import ledger, logs
 from kitaab_jobs.runtime.app import app, configuration
-from kitaab_jobs.settings import settings
+from kitaab_jobs.settings import VERSION, settings
 
 __all__ = ["app"]
 
@@ -60,7 +59,7 @@ def _stay_announced() -> None:
             with engine.begin() as connection:
                 if not known:
                     sync_kinds(connection)
-                ledger.touch(connection, name, "worker", kitaab_jobs.__version__)
+                ledger.touch(connection, name, "worker", VERSION)
             known = True
         except SQLAlchemyError as error:
             log.warning("worker not announced", action="announce_failed", error=str(error).splitlines()[0])

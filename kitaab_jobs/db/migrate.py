@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from alembic import command
@@ -10,11 +12,10 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, create_engine, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-import kitaab_jobs
 from kitaab_jobs.contract import JOBS
 from kitaab_jobs.db.engines import sqlalchemy_url
 from kitaab_jobs.db.retries import is_contention
@@ -30,7 +31,7 @@ MIGRATION_LOCK = 5_472_001
 
 def scripts() -> Path:
     """Return the folder of the migrations: beside the package in a checkout, inside it in a wheel."""
-    package = Path(kitaab_jobs.__file__).parent
+    package = Path(__file__).parent.parent
     beside = package.parent / "migrations"
     return beside if (beside / "env.py").exists() else package / "_migrations"
 
@@ -62,6 +63,18 @@ def upgrade(url: str, revision: str = "head") -> list[str]:
     that is out of reach, too old, or migrated by a newer version.
     """
     return _run(url, revision, up=True)
+
+
+def pending(url: str) -> list[str]:
+    """Return the revisions that `upgrade` would apply; raises what it raises."""
+    with _reporting(url), _engine(url).connect() as connection:
+        check_version(connection)
+        return _between(current(connection), head())
+
+
+def print_sql() -> None:
+    """Print the SQL of all migrations to stdout, for a reviewer or a DBA."""
+    command.upgrade(config(), "head", sql=True)
 
 
 def downgrade(url: str, revision: str) -> list[str]:
@@ -108,9 +121,13 @@ def check_version(connection: Connection) -> int:
     return number // 10_000
 
 
+def _engine(url: str) -> Engine:
+    return create_engine(sqlalchemy_url(url), poolclass=NullPool, connect_args={"connect_timeout": 10})
+
+
 def _run(url: str, revision: str, *, up: bool) -> list[str]:
-    engine = create_engine(sqlalchemy_url(url), poolclass=NullPool, connect_args={"connect_timeout": 10})
-    try:
+    engine = _engine(url)
+    with _reporting(url):
         for attempt in Retrying(
             retry=retry_if_exception(is_contention),
             stop=stop_after_attempt(6),
@@ -119,7 +136,15 @@ def _run(url: str, revision: str, *, up: bool) -> list[str]:
         ):
             with attempt:
                 return _attempt(engine, revision, up=up)
-    except OperationalError as error:
+    raise AssertionError("unreachable")
+
+
+@contextmanager
+def _reporting(url: str) -> Iterator[None]:
+    """Turn what a server or Alembic says into one line."""
+    try:
+        yield
+    except DBAPIError as error:
         reason = str(error.orig).strip().splitlines()[0]
         raise ServerError(f"PostgreSQL at {redacted(url)} cannot be migrated: {reason}") from error
     except CommandError as error:
@@ -127,7 +152,6 @@ def _run(url: str, revision: str, *, up: bool) -> list[str]:
             f"the database at {redacted(url)} is at a revision that this version does not know: {error}",
             remedy="migrate with the newest version that is deployed",
         ) from error
-    raise AssertionError("unreachable")
 
 
 def _attempt(engine: Engine, revision: str, *, up: bool) -> list[str]:

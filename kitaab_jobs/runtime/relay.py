@@ -16,9 +16,9 @@ from redis.exceptions import RedisError
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-import kitaab_jobs
 from kitaab_jobs.runtime import ledger
 from kitaab_jobs.runtime.logs import logger
+from kitaab_jobs.settings import VERSION
 
 log = logger(__name__)
 
@@ -100,7 +100,7 @@ class Relay:
             self._rescued_at = time.monotonic()
             self.rescue()
             with self.engine.begin() as connection:
-                ledger.touch(connection, self.name, "relay", kitaab_jobs.__version__)
+                ledger.touch(connection, self.name, "relay", VERSION)
 
     def _wait(self) -> None:
         """Sleep until something is announced, or for a poll's length."""

@@ -16,14 +16,13 @@ from typing import Any
 from celery.beat import Scheduler
 from sqlalchemy.exc import SQLAlchemyError
 
-import kitaab_jobs
 from kitaab_jobs.db.engines import libpq_url, primary
 from kitaab_jobs.db.migrate import sync_kinds
 from kitaab_jobs.runtime import fires, ledger
 from kitaab_jobs.runtime.logs import logger
 from kitaab_jobs.runtime.relay import Relay
 from kitaab_jobs.runtime.timetable import timetable
-from kitaab_jobs.settings import settings
+from kitaab_jobs.settings import VERSION, settings
 
 log = logger(__name__)
 
@@ -96,4 +95,4 @@ class LedgerScheduler(Scheduler):
         if time.monotonic() - self._touched_at >= TOUCH_SECONDS:
             self._touched_at = time.monotonic()
             with self.engine.begin() as connection:
-                ledger.touch(connection, self.name, "beat", kitaab_jobs.__version__)
+                ledger.touch(connection, self.name, "beat", VERSION)
