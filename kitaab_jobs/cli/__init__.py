@@ -32,6 +32,13 @@ class Command(NamedTuple):
 
 COMMANDS = (
     Command("up", "kitaab_jobs.cli.up", "Run PostgreSQL, Redis, workers, beat and Flower in this terminal."),
+    Command("demo", "kitaab_jobs.cli.demo", "Run the whole platform on sample data and show what it does."),
+    Command("doctor", "kitaab_jobs.cli.doctor", "Check what is configured, reachable, too old or unsafe."),
+    Command("migrate", "kitaab_jobs.cli.migrate", "Bring the database's schema up to date, as its owner."),
+    Command("seed", "kitaab_jobs.cli.seed", "Write sample data that looks like life."),
+    Command("import", "kitaab_jobs.cli.import_csv", "Import entries from a CSV of another tracker."),
+    Command("enqueue", "kitaab_jobs.cli.enqueue", "Enqueue one job."),
+    Command("jobs", "kitaab_jobs.cli.jobs", "Look at jobs, replay the dead, cancel, purge."),
 )
 
 

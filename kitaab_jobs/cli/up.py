@@ -48,7 +48,8 @@ def up(
     settings = Settings.load(data_dir=data_dir) if data_dir else Settings.load()
     if not no_workers:
         refuse_without_shared_memory()
-    with stoppable() as on_second_signal, Stack(settings) as stack:
+    starting = console.status("Starting ...")  # shown on a terminal only
+    with stoppable() as on_second_signal, starting, Stack(settings) as stack:
         os.environ["KITAAB_DATA_DIR"] = str(stack.data_dir)  # for what asks for settings() in here
         migrate(stack)
         supervisor = Supervisor(
@@ -61,6 +62,7 @@ def up(
         with supervisor:
             processes = [] if no_workers else platform_processes(stack.data_dir)
             supervisor.start(processes)
+            starting.stop()
             show(console, stack, flower_address(processes))
             wait_for_signal()
             console.print("Stopping ...")

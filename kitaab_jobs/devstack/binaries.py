@@ -37,10 +37,11 @@ def postgres_bin(named: Path | None, account: Account | None) -> Path:
     prefix = folder.parent
     if account is None or _readable(account, [folder / "postgres", prefix / "lib", prefix / "share"]):
         return folder
-    # The libraries beside the package are found relative to the programs, so the layout is kept.
-    beside = prefix.parent.with_name(prefix.parent.name + ".libs")
-    parts = {prefix: Path("package") / prefix.name, beside: Path("package.libs")}
-    return _copied(folder / "postgres", parts, account) / "package" / prefix.name / "bin"
+    # The programs find their libraries in a folder beside the package, by its name, so both are kept.
+    package = prefix.parent.name or "package"
+    beside = prefix.parent.parent / f"{package}.libs"
+    parts = {prefix: Path(package) / prefix.name, beside: Path(beside.name)}
+    return _copied(folder / "postgres", parts, account) / package / prefix.name / folder.name
 
 
 def valkey_server(named: Path | None, account: Account | None) -> Path:

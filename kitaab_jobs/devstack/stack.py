@@ -70,11 +70,11 @@ class Stack:
 
     @property
     def psql(self) -> str:
-        """A line for a shell that opens psql as `kitaab_worker`, and shows no password."""
+        """A line for a shell that opens psql as the owner of the tables, and shows no password."""
         if self.postgres is None:
             return 'psql "$KITAAB_DATABASE_URL"'
         program = shlex.quote(str(self.postgres.bin / "psql"))
-        where = f"-h {HOST} -p {self.postgres.port} -U kitaab_worker {DATABASE}"
+        where = f"-h {HOST} -p {self.postgres.port} -U kitaab_admin {DATABASE}"
         return f"PGPASSFILE={shlex.quote(str(self._pgpass))} {program} {where}"
 
     def start(self) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from subprocess import Popen
 
@@ -96,7 +96,8 @@ def test_kill_9_of_everything_at_once(folder: Path, python: Callable[..., Popen[
     parent, servers = running(python, folder)
     everyone = [child.pid for server in servers for child in family(server)]
     for pid in (parent.pid, *everyone):
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it has noticed the others' end
+            os.kill(pid, signal.SIGKILL)
     parent.wait()
     wait_for(lambda: all(is_gone(pid) for pid in everyone))
     with (

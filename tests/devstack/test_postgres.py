@@ -278,8 +278,7 @@ def test_hostile_mounts(folder: Path, python: Callable[..., Popen[str]], case: S
         assert ctypes.CDLL(None).unshare(0x00020000) == 0  # mounts of our own
         subprocess.run(["mount", "--make-rprivate", "/"], check=True)
         subprocess.run(sys.argv[1].split(), check=True)
-        import psutil
-import psycopg
+        import psycopg
         from kitaab_jobs.devstack.postgres import EmbeddedPostgres
         from kitaab_jobs.errors import KitaabError
         try:

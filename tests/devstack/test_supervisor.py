@@ -17,7 +17,7 @@ from kitaab_jobs.devstack.postgres import EmbeddedPostgres
 from kitaab_jobs.devstack.redis import EmbeddedRedis
 from kitaab_jobs.devstack.spawn import server_env
 from kitaab_jobs.devstack.supervisor import Process, Supervisor
-from tests.devstack.observe import is_gone, wait_for
+from tests.devstack.observe import family, is_gone, wait_for
 
 SLEEP = "import time; time.sleep(600)"
 STUBBORN = (
@@ -169,5 +169,6 @@ def test_kill_9_of_the_supervisor_takes_the_children_along(
     )
     assert parent.stdout is not None
     child = int(parent.stdout.readline())
+    wait_for(lambda: family(child)[0].name() == "sleep")
     parent.kill()
     wait_for(lambda: is_gone(child))

@@ -1,0 +1,211 @@
+"""Every command and every snippet of the README is run, in its order, on a stack of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from dotenv import dotenv_values
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+BIN = Path(sys.executable).parent
+
+
+def blocks(language: str) -> list[str]:
+    """Return the code blocks of a language."""
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def commands() -> list[str]:
+    """Return the lines that a reader types."""
+    lines = [line for block in blocks("console") for line in block.splitlines()]
+    return [line.removeprefix("$ ").split("   #")[0].strip() for line in lines if line.startswith("$ ")]
+
+
+# How each of them is run here: "stack" as it stands against the stack below; the others by the test named.
+RUN = {
+    "make demo": "test_make_names_exist",
+    "make test": "test_make_names_exist",
+    ".venv/bin/kitaab-jobs up": "stack",
+    ".venv/bin/kitaab-jobs doctor": "test_commands_for_a_second_terminal",
+    ".venv/bin/kitaab-jobs seed --people 50": "test_commands_for_a_second_terminal",
+    ".venv/bin/kitaab-jobs import tests/imports/example.csv --dry-run": "test_commands_for_a_second_terminal",
+    "export KITAAB_DATABASE_URL=postgresql://kitaab_worker:...@db/kitaab": "test_own_servers",
+    "export KITAAB_ADMIN_URL=postgresql://kitaab_admin:...@db/kitaab": "test_own_servers",
+    "export KITAAB_REDIS_URL=redis://:...@redis/0": "test_own_servers",
+    "kitaab-jobs migrate": "test_own_servers",
+    "celery -A kitaab_jobs worker --queues default,reminders": "test_own_servers",
+    "celery -A kitaab_jobs worker --queues long --concurrency 1": "test_own_servers",
+    "celery -A kitaab_jobs beat": "test_own_servers",
+    "celery -A kitaab_jobs flower --address=127.0.0.1": "test_own_servers",
+}
+
+pytestmark = pytest.mark.xdist_group("readme")
+
+
+def environment(data_dir: Path) -> dict[str, str]:
+    """Return an environment in which only the data folder is set."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("KITAAB_")}
+    return {**kept, "KITAAB_DATA_DIR": str(data_dir), "PATH": f"{BIN}:{os.environ['PATH']}", "COLUMNS": "160"}
+
+
+def run(command: str, env: dict[str, str], **more: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of the README from the top of the checkout."""
+    line = command.replace(".venv/bin/", f"{BIN}/")
+    return subprocess.run(
+        line,
+        shell=True,
+        cwd=ROOT,
+        env={**env, **more},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """`kitaab-jobs up`, as the README has it, and the environment for a second terminal."""
+    data_dir = tmp_path_factory.mktemp("up")
+    env = environment(data_dir)
+    log = (data_dir / "up.log").open("w+")
+    process = subprocess.Popen(
+        [BIN / "kitaab-jobs", "up"], cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while "Press Ctrl-C" not in (data_dir / "up.log").read_text():
+            assert process.poll() is None, (data_dir / "up.log").read_text()
+            assert time.monotonic() < deadline, "up did not come up"
+            time.sleep(0.2)
+        yield env
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(90) == 0, (data_dir / "up.log").read_text()
+        log.close()
+
+
+def addresses(env: dict[str, str]) -> dict[str, str]:
+    """Return the addresses of the running stack."""
+    return {k: v for k, v in dotenv_values(Path(env["KITAAB_DATA_DIR"]) / "stack.env").items() if v}
+
+
+def test_each_command_is_run_by_a_test() -> None:
+    assert commands() == list(RUN)
+    assert {name for name in RUN.values() if name != "stack"} <= set(globals())
+
+
+def test_make_names_exist() -> None:
+    for command in ("make demo", 'make demo ARGS="--for 60s"', "make test"):
+        assert command in README
+        dry = subprocess.run(f"{command} --dry-run", shell=True, cwd=ROOT, capture_output=True, text=True)
+        assert dry.returncode == 0, dry.stderr
+
+
+def test_commands_for_a_second_terminal(stack: dict[str, str]) -> None:
+    doctor = run(".venv/bin/kitaab-jobs doctor", stack)
+    assert doctor.returncode == 0, doctor.stdout + doctor.stderr
+    seed = run(".venv/bin/kitaab-jobs seed --people 50", stack)
+    assert seed.returncode == 0, seed.stdout + seed.stderr
+    imported = run(".venv/bin/kitaab-jobs import tests/imports/example.csv --dry-run", stack)
+    assert imported.returncode in (0, 1), imported.stderr
+    assert "Traceback" not in imported.stderr
+
+
+def test_python_snippet_enqueues(stack: dict[str, str]) -> None:
+    (snippet,) = blocks("python")
+    done = subprocess.run(
+        [sys.executable, "-c", snippet], cwd=ROOT, env=stack, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    with psycopg.connect(addresses(stack)["KITAAB_DATABASE_URL"]) as connection:
+        found = connection.execute("SELECT count(*) FROM jobs.jobs WHERE args ->> 'limit' = '500'").fetchone()
+    assert found == (1,)
+
+
+def test_sql_snippets(stack: dict[str, str]) -> None:
+    enqueue, look = blocks("sql")
+    with psycopg.connect(addresses(stack)["KITAAB_DATABASE_URL"], autocommit=True) as connection:
+        before = connection.execute(
+            "SELECT count(*) FROM jobs.jobs WHERE args ->> 'limit' = '500'"
+        ).fetchone()
+        connection.execute(enqueue)
+        after = connection.execute("SELECT count(*) FROM jobs.jobs WHERE args ->> 'limit' = '500'").fetchone()
+        assert before is not None
+        assert after == (before[0] + 1,)
+        rows = connection.execute(look).fetchall()
+    assert rows
+    assert len(rows[0]) == 7
+
+
+def test_own_servers(stack: dict[str, str]) -> None:
+    """The servers of the stack, named as if they were one's own; each process answers and stops."""
+    named = addresses(stack)
+    env = {k: v for k, v in stack.items() if k != "KITAAB_DATA_DIR"} | named
+    migrated = run("kitaab-jobs migrate", env)
+    assert migrated.returncode == 0, migrated.stderr
+    for command, ready in (
+        ("celery -A kitaab_jobs worker --queues default,reminders", "ready."),
+        ("celery -A kitaab_jobs worker --queues long --concurrency 1", "ready."),
+        ("celery -A kitaab_jobs beat", "timetable read"),
+        ("celery -A kitaab_jobs flower --address=127.0.0.1", "Visit me at"),
+    ):
+        more = (
+            ("--hostname", "readme@%h")
+            if " worker " in command
+            else ("--port", "0")
+            if "flower" in command
+            else ()
+        )
+        process = subprocess.Popen(
+            [*command.split(), *more],
+            cwd=ROOT,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert process.stdout is not None
+        seen = ""
+        for line in process.stdout:
+            seen += line
+            if ready in line:
+                break
+        process.send_signal(signal.SIGTERM)
+        seen += process.communicate(timeout=60)[0]
+        assert ready in seen, seen
+
+
+def test_files_that_the_documents_name_exist() -> None:
+    for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"):
+        text = (ROOT / name).read_text()
+        for target in re.findall(r"\]\(([^)#:]+)\)", text):
+            assert (ROOT / target).exists(), f"{name} names {target}"
+        for path in re.findall(r"`((?:kitaab_jobs|migrations|tests|deploy)/[\w./]+)`", text):
+            assert (ROOT / path).exists(), f"{name} names {path}"
+
+
+def test_settings_table_is_complete() -> None:
+    from kitaab_jobs.settings import Settings
+
+    named = set(re.findall(r"`(KITAAB_[A-Z_]+)`", README))
+    assert named == {f"KITAAB_{field.upper()}" for field in Settings.model_fields}
+
+
+def test_each_command_of_the_cli_is_described() -> None:
+    from kitaab_jobs.cli import COMMANDS
+
+    documents = README + "".join(p.read_text() for p in (ROOT / "docs").glob("*.md"))
+    missing = [c.name for c in COMMANDS if f"kitaab-jobs {c.name}" not in documents]
+    assert not missing
