@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
-from dataclasses import dataclass
-from decimal import Decimal
 
 from sqlalchemy import Engine, text
 
-from kitaab_jobs.devstack.sample import nearly_there
-from kitaab_jobs.timing import local_date, local_time
+from kitaab_jobs.devstack.sample import NearlyThere, nearly_there
+from kitaab_jobs.timing import local_time
 
 _ENTRY = text(
     """
-    INSERT INTO entries (user_id, deed_item_id, entry_date, count_value, created_by_user_id)
-    VALUES (:user_id, :deed_item_id, :entry_date, :count_value, :user_id)
-    ON CONFLICT (user_id, deed_item_id, entry_date)
-        DO UPDATE SET count_value = entries.count_value + excluded.count_value
+    INSERT INTO entries (user_id, deed_item_id, entry_date, count_value, scale_value_id, created_by_user_id)
+    VALUES (:user_id, :deed_item_id, :entry_date, :count_value, :scale_value_id, :user_id)
+    ON CONFLICT (user_id, deed_item_id, entry_date) DO NOTHING
     """
 )
 
@@ -33,26 +29,17 @@ _SOME_REMINDERS = text(
 _MOVE_REMINDER = text("UPDATE notifications SET notification_time = :time WHERE notification_id = :id")
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """An entry that somebody recorded, and the merit that is complete with it."""
-
-    user_id: int
-    merit_id: int
-    merit: str
-    amount: Decimal
-
-
 class PeopleAtWork:
     """Acts, one step at a time, as the people of the sample data. `engine` is the owner's."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, now: dt.datetime) -> None:
         self._engine = engine
-        self._entries = self._one_after_another()
+        with engine.connect() as connection:
+            self._near = iter(nearly_there(connection, 500, now=now))
 
-    def record_entry(self, now: dt.datetime) -> Recorded | None:
+    def record_entry(self) -> NearlyThere | None:
         """Record the entry that somebody's merit still lacks; None when nobody is that near any more."""
-        near = next(self._entries, None)
+        near = next(self._near, None)
         if near is None:
             return None
         with self._engine.begin() as connection:
@@ -61,11 +48,12 @@ class PeopleAtWork:
                 {
                     "user_id": near.user_id,
                     "deed_item_id": near.deed_item_id,
-                    "entry_date": local_date(now, near.timezone),
-                    "count_value": near.missing,
+                    "entry_date": near.day,
+                    "count_value": None if near.scale_value_id else near.missing,
+                    "scale_value_id": near.scale_value_id,
                 },
             )
-        return Recorded(near.user_id, near.merit_id, near.merit_name, near.missing)
+        return near
 
     def move_reminders(self, now: dt.datetime, people: int) -> int:
         """Let some people, each in their zone, be reminded at the next full minute but one."""
@@ -84,8 +72,3 @@ class PeopleAtWork:
                 text("SELECT completed_at FROM merits WHERE merit_id = :id"), {"id": merit_id}
             )
         return found
-
-    def _one_after_another(self) -> Iterator[nearly_there.Near]:
-        with self._engine.connect() as connection:
-            found = nearly_there.find(connection, limit=200)
-        yield from found

@@ -68,9 +68,9 @@ def test_every_process_finds_the_servers_through_the_file(folder: Path) -> None:
 def test_the_psql_line_opens_psql(folder: Path) -> None:
     with stack_on(folder) as stack:
         with os.popen(f"{stack.psql} -Atc 'SELECT current_user'") as shell:
-            assert shell.read() == "kitaab_worker\n"
+            assert shell.read() == "kitaab_admin\n"
         assert stack.postgres is not None
-        assert stack.postgres.secrets["kitaab_worker"] not in stack.psql
+        assert stack.postgres.secrets["kitaab_admin"] not in stack.psql
 
 
 @pytest.mark.usefixtures("postgres_folder")

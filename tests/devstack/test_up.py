@@ -45,7 +45,7 @@ def test_it_says_where_everything_is_and_stops_cleanly(up: Up, folder: Path, num
     said = until_ready(process)
     settings = Settings.load(data_dir=folder)
     with psycopg.connect(settings.database) as connection:
-        assert f" -p {connection.info.port} -U kitaab_worker kitaab" in said
+        assert f" -p {connection.info.port} -U kitaab_admin kitaab" in said
         assert connection.execute("SELECT count(*) FROM public.entries").fetchone() == (0,), "it is migrated"
     for secret in (folder / "postgres" / "secrets.json", folder / "redis" / "secrets.json"):
         assert not any(password in said for password in secret.read_text().split('"')[3::4])

@@ -1,0 +1,155 @@
+"""`kitaab-jobs demo`: a fresh machine to a running platform with data, live."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kitaab_jobs.cli.up import DataDir, migrate, refuse_without_shared_memory, stoppable
+from kitaab_jobs.errors import UsageError
+
+if TYPE_CHECKING:
+    from kitaab_jobs.cli.demo_view import View
+    from kitaab_jobs.devstack.stack import Stack
+
+_DURATION = re.compile(r"(\d+)\s*(s|m|h)?")
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
+
+ENTRY_EVERY_SECONDS = 4.0
+LOOK_EVERY_SECONDS = 0.5
+PEOPLE_REMINDED_SOON = 12
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("demo", help="Run the whole platform on sample data and show what it does.")(demo)
+
+
+def demo(
+    lasting: Annotated[
+        str | None, typer.Option("--for", help="End by itself after this time: 60s, 5m, 1h.", metavar="TIME")
+    ] = None,
+    people: Annotated[int, typer.Option(min=1, help="People in the sample data.")] = 500,
+    years: Annotated[int, typer.Option(min=1, max=4, help="Years of entries.")] = 3,
+    seed: Annotated[int, typer.Option(help="The same number gives the same people.")] = 1,
+    data_dir: DataDir = None,
+) -> None:
+    """Start everything, load sample data where there is none, and show live what runs.
+
+    The data stays in the folder, so a second demo starts at once.
+    """
+    from kitaab_jobs.cli.demo_view import View
+    from kitaab_jobs.devstack.processes import flower_address, platform_processes
+    from kitaab_jobs.devstack.stack import Stack
+    from kitaab_jobs.devstack.supervisor import Supervisor
+    from kitaab_jobs.settings import Settings
+
+    seconds = duration(lasting) if lasting else None
+    settings = Settings.load(data_dir=data_dir) if data_dir else Settings.load()
+    refuse_without_shared_memory()
+    refuse_real_servers()
+    view = View()
+    with stoppable() as on_second_signal, Stack(settings) as stack:
+        os.environ["KITAAB_DATA_DIR"] = str(stack.data_dir)  # for what asks for settings() in here
+        view.say("PostgreSQL and Redis run; the schema is brought up to date")
+        migrate(stack)
+        load_people(stack, view, people=people, years=years, seed=seed)
+        supervisor = Supervisor(
+            logs=stack.logs, env=stack.child_env(), servers=stack.servers, report=view.say
+        )
+        on_second_signal(supervisor.hurry)
+        with supervisor:
+            processes = platform_processes(stack.data_dir)
+            supervisor.start(processes)
+            view.places = {
+                "Flower": flower_address(processes) or "",
+                "psql": stack.psql,
+                "Logs": str(stack.logs),
+            }
+            act(stack, view, seconds)
+        view.say("Stopping ...")
+    view.summary()
+
+
+def load_people(stack: Stack, view: View, *, people: int, years: int, seed: int) -> None:
+    """Load the sample where the database has no people yet."""
+    import datetime as dt
+
+    from sqlalchemy import text
+
+    from kitaab_jobs.db.engines import owner
+    from kitaab_jobs.devstack.sample import load
+
+    engine = owner(stack.settings, "kitaab-jobs demo")
+    with engine.connect() as connection:
+        there = connection.scalar(text("SELECT count(*) FROM users"))
+    if there:
+        view.say(f"{there} people are there from an earlier demo")
+        return
+    with view.progress() as on_progress:
+        report = load(
+            engine,
+            people=people,
+            years=years,
+            seed=seed,
+            today=dt.datetime.now(dt.UTC).date(),
+            on_progress=on_progress,
+        )
+    view.say(
+        f"{report.people} people in {report.zones} zones and {report.entries:,} entries in {report.seconds:.0f} s"
+    )
+
+
+def act(stack: Stack, view: View, seconds: float | None) -> None:
+    """Let people write and the platform work, and show it, until the time is over or Ctrl-C."""
+    from sqlalchemy import create_engine
+
+    from kitaab_jobs.client import enqueue
+    from kitaab_jobs.contract import ARCHIVE_MAKE_PARTITIONS, PROGRESS_RECONCILE
+    from kitaab_jobs.db.engines import owner, sqlalchemy_url
+    from kitaab_jobs.devstack.people_at_work import PeopleAtWork
+    from kitaab_jobs.devstack.watch import Watch
+
+    watch = Watch(create_engine(sqlalchemy_url(stack.settings.database), pool_pre_ping=True))
+    people = PeopleAtWork(owner(stack.settings, "kitaab-jobs demo"), watch.since)
+    with watch.engine.begin() as connection:
+        for nightly in (ARCHIVE_MAKE_PARTITIONS, PROGRESS_RECONCILE):
+            enqueue(connection, nightly, unique_key="demo")
+    moved = people.move_reminders(watch.since, PEOPLE_REMINDED_SOON)
+    view.say(f"{moved} people move their reminder to the coming minute of their zone")
+    view.say("the nightly jobs (partitions, reconcile) are enqueued once, so that they can be seen")
+
+    started = time.monotonic()
+    written = started
+    with view.live(seconds):
+        try:
+            while seconds is None or time.monotonic() - started < seconds:
+                if time.monotonic() - written >= ENTRY_EVERY_SECONDS:
+                    written = time.monotonic()
+                    view.waits_for(people.record_entry())
+                view.update(watch, people)
+                time.sleep(LOOK_EVERY_SECONDS)
+        except KeyboardInterrupt:
+            pass
+
+
+def duration(text: str) -> float:
+    """Return the seconds in "90", "60s", "5m" or "1h"."""
+    match = _DURATION.fullmatch(text.strip().lower())
+    if match is None or int(match[1]) == 0:
+        raise UsageError(f"--for {text!r} is not a time", remedy="write it like 60s, 5m or 1h")
+    return int(match[1]) * _SECONDS[match[2] or "s"]
+
+
+def refuse_real_servers() -> None:
+    """The demo writes made-up people, so it keeps away from a database that the environment names."""
+    for name in ("KITAAB_DATABASE_URL", "KITAAB_ADMIN_URL"):
+        if os.environ.get(name):
+            raise UsageError(
+                f"{name} is set, and the demo writes made-up people",
+                remedy=f"unset {name} for the demo, or use 'kitaab-jobs up' and 'kitaab-jobs seed'",
+            )

@@ -1,0 +1,177 @@
+"""What the load asks of the database before and after the rows: who may, which keys, which partitions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date
+
+import psycopg
+from psycopg import sql
+from psycopg.types.json import Jsonb
+from sqlalchemy import Engine
+
+from kitaab_jobs.db.engines import libpq_url
+from kitaab_jobs.devstack.sample.lanes import Connection
+from kitaab_jobs.devstack.sample.rows import COLUMNS, Keys
+from kitaab_jobs.errors import KitaabError, ServerError
+from kitaab_jobs.settings import redacted
+
+# One load at a time in a database.
+LOAD_LOCK = 5_472_002
+
+# Rows of audit_log: the first is committed with the first lane, the second with the last rows.
+BEGUN = "sample begun"
+COMPLETE = "sample complete"
+
+# Keys left free for others who add rows while a sample is added to a database in use.
+_SLACK = 1_000
+
+
+@contextmanager
+def connected(engine_or_url: Engine | str) -> Iterator[Connection]:
+    """Yield a connection that commits only when told to; what is not committed at the end is not kept."""
+    with _explained():
+        if isinstance(engine_or_url, str):
+            opened = _connect(engine_or_url)
+            try:
+                yield opened
+            finally:
+                opened.close()
+            return
+        pooled = engine_or_url.raw_connection()
+        try:
+            connection = pooled.driver_connection
+            assert isinstance(connection, psycopg.Connection), "the engine must use psycopg 3"
+            connection.rollback()
+            before = connection.autocommit
+            connection.autocommit = False
+            try:
+                yield connection
+            finally:
+                connection.rollback()
+                connection.autocommit = before
+        finally:
+            pooled.close()
+
+
+def _connect(url: str) -> Connection:
+    try:
+        return psycopg.connect(libpq_url(url), connect_timeout=10, application_name="kitaab-jobs seed")
+    except psycopg.OperationalError as error:
+        raise ServerError(f"PostgreSQL at {redacted(url)} cannot be reached: {_first_line(error)}") from error
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Say in one line what a refusal of the database means here."""
+    try:
+        yield
+    except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
+        raise KitaabError(
+            "the database has no tables of Kitaab", remedy="run 'kitaab-jobs migrate' first"
+        ) from error
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise KitaabError(
+            f"only the owner of the tables can load sample data: {_first_line(error)}",
+            remedy="set KITAAB_ADMIN_URL to the owner's address",
+        ) from error
+
+
+def _first_line(error: psycopg.Error) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+@contextmanager
+def alone(connection: Connection) -> Iterator[None]:
+    """Keep other loads out of this database until the block is left; raise `KitaabError` if one runs."""
+    found = connection.execute("SELECT pg_try_advisory_lock(%s)", (LOAD_LOCK,)).fetchone()
+    connection.commit()
+    if not (found and found[0]):
+        raise KitaabError(
+            "another load of sample data runs in this database", remedy="wait until it has ended"
+        )
+    try:
+        yield
+    finally:
+        if not connection.broken:
+            connection.rollback()
+            connection.execute("SELECT pg_advisory_unlock(%s)", (LOAD_LOCK,))
+            connection.commit()
+
+
+def refuse_unfit(connection: Connection, *, add: bool) -> None:
+    """Raise `KitaabError` for a database that has people, unless the sample is to be added to them."""
+    found = connection.execute(
+        "SELECT (SELECT count(*) FROM public.users),"
+        " (SELECT count(*) FILTER (WHERE action_type = %s) - count(*) FILTER (WHERE action_type = %s)"
+        "  FROM public.audit_log WHERE table_name = 'users' AND record_id = 0)",
+        (BEGUN, COMPLETE),
+    ).fetchone()
+    assert found is not None
+    people, incomplete = found
+    if people and incomplete:
+        raise KitaabError(
+            "the database holds a part of a sample: its load was cut off",
+            remedy="make the database anew and seed it",
+        )
+    if people and not add:
+        raise KitaabError(
+            f"the database already has {people} people, so no sample data was loaded",
+            remedy="use an empty database, or --add to add the sample to them",
+        )
+
+
+def note(connection: Connection, action: str, content: Jsonb) -> None:
+    """Write into the audit log how far a load has come; `record_id` 0 stands for no single person."""
+    connection.execute(
+        "INSERT INTO public.audit_log (action_type, table_name, record_id, new_values) VALUES (%s, 'users', 0, %s)",
+        (action, content),
+    )
+
+
+def _sequence(table: str) -> sql.Identifier:
+    return sql.Identifier("public", f"{table}_{COLUMNS[table][0]}_seq")
+
+
+def first_keys(connection: Connection, *, add: bool) -> dict[str, int]:
+    """Return the key that each table gives next, or one some way further on, clear of other writers."""
+    query = sql.SQL(" UNION ALL ").join(
+        sql.SQL("SELECT {}, last_value + is_called::integer + {} FROM {}").format(
+            table, _SLACK if add else 0, _sequence(table)
+        )
+        for table in COLUMNS
+    )
+    return dict(connection.execute(query).fetchall())
+
+
+def advance_sequences(connection: Connection, keys: Keys) -> None:
+    """Make the tables give keys after the last one of the sample. No rollback takes that back."""
+    for table in COLUMNS:
+        last = keys.last(table)
+        if last is not None:
+            name = _sequence(table).as_string(connection)
+            connection.execute("SELECT setval(%s, %s)", (name, last))
+
+
+def make_partitions(connection: Connection, start: date, today: date) -> None:
+    """Make the yearly partitions of entries that are missing between the two dates, both included."""
+    bounds = connection.execute(
+        "SELECT pg_get_expr(c.relpartbound, c.oid) FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid"
+        " WHERE i.inhparent = 'public.entries'::regclass"
+    ).fetchall()
+    covered = {int(year) for (bound,) in bounds for year in re.findall(r"FROM \('(\d{4})-", bound)}
+    for year in range(start.year, today.year + 1):
+        if year not in covered:
+            connection.execute(
+                "SELECT jobs.make_partition('entries', %s, %s)", (date(year, 1, 1), date(year + 1, 1, 1))
+            )
+
+
+def analyze(connection: Connection) -> None:
+    """Let the planner know what is there now, before the first job asks."""
+    with connection.transaction():
+        connection.execute("SET LOCAL statement_timeout = 0")
+        tables = sql.SQL(", ").join(sql.Identifier("public", table) for table in COLUMNS)
+        connection.execute(sql.SQL("ANALYZE {}").format(tables))
