@@ -20,7 +20,7 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 
 pytest: $(VENV)/.dev
 	$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
