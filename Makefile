@@ -23,7 +23,7 @@ check: $(VENV)/.dev
 	$(BIN)/lint-imports --no-logo
 
 pytest: $(VENV)/.dev
-	$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 # The virtual environment has no pip of its own: the system's pip installs into it, which works where
 # Debian has no ensurepip and calls its own environment externally managed.

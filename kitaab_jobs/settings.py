@@ -9,6 +9,7 @@ servers, and the environment always wins.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from importlib.metadata import version
@@ -26,15 +27,17 @@ from kitaab_jobs.errors import SettingsError
 VERSION = version("kitaab-jobs")
 STACK_FILE = "stack.env"
 
+_QUERY_PASSWORD = re.compile(r"([?&](?:password|sslpassword)=)[^&#]*")
+
 POSTGRES_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+socket")
 
 
 def redacted(url: str) -> str:
     """Return `url` with its password replaced by `***`, for messages and logs."""
-    parts = urlsplit(url)
+    parts = urlsplit(_QUERY_PASSWORD.sub(r"\1***", url))
     if not parts.password:
-        return url
+        return urlunsplit(parts)
     head, _, host = parts.netloc.rpartition("@")
     user = head.partition(":")[0]
     return urlunsplit(parts._replace(netloc=f"{user}:***@{host}"))
@@ -165,7 +168,7 @@ def _stack_addresses(path: Path, named: set[str]) -> dict[str, str]:
     """Return the addresses in stack.env for servers that the environment does not name."""
     try:
         found = {k: v for k, v in dotenv_values(path, interpolate=False).items() if v}
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         return {}
     groups = {
         "KITAAB_DATABASE_URL": ("KITAAB_DATABASE_URL", "KITAAB_DIRECT_URL", "KITAAB_ADMIN_URL"),

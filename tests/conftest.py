@@ -111,7 +111,6 @@ def _cloned(url_for: Callable[[str, str], str], worker_id: str) -> Iterator[Call
         sqlalchemy_url(url_for("postgres", "postgres")), isolation_level="AUTOCOMMIT", poolclass=NullPool
     )
     count = itertools.count()
-    made: list[str] = []
 
     def clone() -> str:
         name = f"test_{worker_id}_{next(count)}"
@@ -120,13 +119,10 @@ def _cloned(url_for: Callable[[str, str], str], worker_id: str) -> Iterator[Call
             connection.execute(
                 text(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} OWNER kitaab_admin STRATEGY FILE_COPY")
             )
-        made.append(name)
         return name
 
     yield clone
-    with server.connect() as connection:
-        for name in made:
-            connection.execute(text(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+    server.dispose()  # the databases go with the cluster
 
 
 @pytest.fixture

@@ -1,0 +1,92 @@
+"""`kitaab-jobs seed`: sample data into the database."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+# Without a terminal: one line about the progress in so many seconds.
+QUIET_SECONDS = 10.0
+
+OnProgress = Callable[[str, int, int], None]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("seed", help="Write sample data that looks like life.")(seed)
+
+
+def seed(
+    people: Annotated[int, typer.Option("--people", help="How many people.")] = 500,
+    years: Annotated[int, typer.Option("--years", help="Years of entries, up to today.")] = 3,
+    number: Annotated[
+        int, typer.Option("--seed", help="The same number gives the same data on the same day.")
+    ] = 1,
+    add: Annotated[bool, typer.Option("--add", help="Also where people are there already.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Report as JSON.")] = False,
+) -> None:
+    """Write made-up people with years of deeds, entries, merits and reminders.
+
+    It goes into the database at KITAAB_ADMIN_URL, whole or not at all.
+    """
+    from kitaab_jobs.devstack.sample import load
+    from kitaab_jobs.settings import settings
+
+    with _progress() as on_progress:
+        report = load(
+            settings().admin,
+            people=people,
+            years=years,
+            seed=number,
+            today=datetime.now(UTC).date(),
+            on_progress=on_progress,
+            add=add,
+        )
+    if as_json:
+        typer.echo(json.dumps(report.as_dict()))
+        return
+    typer.echo(
+        f"{report.people:,} people in {report.zones} zones and {report.entries:,} entries"
+        f" from {report.first_day} to {report.last_day}, in {report.seconds:.1f} s"
+    )
+    typer.echo(f"{report.nearly_there:,} merits lack one small entry")
+
+
+@contextmanager
+def _progress() -> Iterator[OnProgress]:
+    """Show how far the load is, on stderr: a bar on a terminal, a line now and then elsewhere."""
+    if not sys.stderr.isatty():
+        yield _plain_progress()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description:<8}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def show(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=total)
+            bar.update(tasks[stage], completed=done)
+
+        yield show
+
+
+def _plain_progress() -> OnProgress:
+    last = time.monotonic()
+
+    def show(stage: str, done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= QUIET_SECONDS:
+            last = time.monotonic()
+            typer.echo(f"{stage}: {done:,} of {total:,}", err=True)
+
+    return show

@@ -1,0 +1,44 @@
+"""Who is at work?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from kitaab_jobs.health.facts import Process
+from kitaab_jobs.health.rules.finding import Verdict, listed, ok, warn
+from kitaab_jobs.health.rules.limits import PROCESS_SILENT_SECONDS
+
+# Each kind of process, what stands still without it, and what starts one.
+KINDS = {
+    "worker": ("no job runs", "celery -A kitaab_jobs worker"),
+    "beat": ("no schedule fires", "celery -A kitaab_jobs beat"),
+    "relay": ("no job leaves the ledger", "celery -A kitaab_jobs beat"),
+}
+
+
+def alive(processes: Iterable[Process]) -> list[Process]:
+    """Return those that were seen a short while ago."""
+    return [process for process in processes if process.seconds_ago <= PROCESS_SILENT_SECONDS]
+
+
+def running(kind: str, processes: Iterable[Process]) -> Verdict:
+    """Is at least one process of that kind alive?"""
+    mine = [process for process in processes if process.kind == kind]
+    living = alive(mine)
+    if living:
+        return ok(f"{kind}: {listed(process.name for process in living)}")
+    idle, command = KINDS[kind]
+    last = f"; the last was seen {min(p.seconds_ago for p in mine):.0f} s ago" if mine else ""
+    return warn(f"no {kind} runs, so {idle}{last}", f"start one with '{command}', or 'kitaab-jobs up'")
+
+
+def versions(processes: Iterable[Process], own: str) -> Verdict:
+    """Do all processes run the version that is installed here?"""
+    living = alive(processes)
+    others = [process for process in living if process.version != own]
+    if others:
+        return warn(
+            f"this is version {own}, but {listed(f'{p.name} runs {p.version}' for p in others)}",
+            "restart them with the version that is deployed",
+        )
+    return ok(f"{len(living)} processes run version {own}" if living else "no process runs")
