@@ -35,9 +35,10 @@ REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+socket")
 
 def redacted(url: str) -> str:
     """Return `url` with its password replaced by `***`, for messages and logs."""
-    parts = urlsplit(_QUERY_PASSWORD.sub(r"\1***", url))
+    url = _QUERY_PASSWORD.sub(r"\1***", url)
+    parts = urlsplit(url)
     if not parts.password:
-        return urlunsplit(parts)
+        return url
     head, _, host = parts.netloc.rpartition("@")
     user = head.partition(":")[0]
     return urlunsplit(parts._replace(netloc=f"{user}:***@{host}"))

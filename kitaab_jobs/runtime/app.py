@@ -8,15 +8,17 @@ from celery import Celery
 from kombu import Queue
 
 from kitaab_jobs.contract import QUEUES
+from kitaab_jobs.runtime import broker
 from kitaab_jobs.settings import Settings
 
+broker.install()
 app = Celery("kitaab_jobs")
 
 
 def configuration(settings: Settings) -> dict[str, Any]:
     """Return Celery's settings for `settings`."""
     return {
-        "broker_url": settings.redis,
+        "broker_url": broker.kombu_url(settings.redis),
         "result_backend": None,  # results are in the ledger
         "task_ignore_result": True,
         # JSON only: a pickle from the broker runs code.
@@ -27,11 +29,11 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "task_default_queue": "default",
         "task_queues": [Queue(name) for name in QUEUES],
         "task_create_missing_queues": False,  # a typing error in a queue's name is an error
-        # A message is forgotten when its job has ended, or its worker process was killed; the claim in
-        # the ledger makes the second delivery harmless.
+        # A message is forgotten when its job has ended. Where its process was killed it comes back at once: a
+        # job that had not been claimed starts, and the claim in the ledger makes any other delivery
+        # harmless. Not task_retry_on_worker_lost: it sends a copy with an ETA of three minutes.
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
-        "task_retry_on_worker_lost": True,
         # One message ahead for each process: more would wait behind a slow job while others are idle.
         "worker_prefetch_multiplier": 1,
         # Redis away is a pause, not an end.
@@ -54,9 +56,11 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "task_publish_retry_policy": {"max_retries": 2, "interval_start": 0.1, "interval_step": 0.2},
         # SIGTERM (which REMAP_SIGTERM=SIGQUIT makes a soft shutdown) lets what runs end within this.
         "worker_soft_shutdown_timeout": 30,
-        "worker_enable_soft_shutdown_on_idle": True,
-        # A job whose broker connection is gone cannot acknowledge; the ledger would run it beside itself.
-        "worker_cancel_long_running_tasks_on_connection_loss": True,
+        # An idle worker holds nothing back: retries wait in PostgreSQL, so it may stop at once.
+        "worker_enable_soft_shutdown_on_idle": False,
+        # Where the broker is gone, what runs is left to end: it cannot acknowledge its message, but it can finish
+        # its row, and when the message comes a second time there is nothing to claim.
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
         # A worker process is made anew now and then, so that no leak grows for ever.
         "worker_max_tasks_per_child": 5000,
         "worker_max_memory_per_child": 500_000,  # KiB

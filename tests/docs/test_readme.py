@@ -39,6 +39,8 @@ RUN = {
     ".venv/bin/kitaab-jobs doctor": "test_commands_for_a_second_terminal",
     ".venv/bin/kitaab-jobs seed --people 50": "test_commands_for_a_second_terminal",
     ".venv/bin/kitaab-jobs import tests/imports/example.csv --dry-run": "test_commands_for_a_second_terminal",
+    ".venv/bin/kitaab-jobs enqueue progress.refresh --wait": "test_enqueue_and_list",
+    ".venv/bin/kitaab-jobs jobs list": "test_enqueue_and_list",
     "export KITAAB_DATABASE_URL=postgresql://kitaab_worker:...@db/kitaab": "test_own_servers",
     "export KITAAB_ADMIN_URL=postgresql://kitaab_admin:...@db/kitaab": "test_own_servers",
     "export KITAAB_REDIS_URL=redis://:...@redis/0": "test_own_servers",
@@ -122,28 +124,41 @@ def test_commands_for_a_second_terminal(stack: dict[str, str]) -> None:
     assert "Traceback" not in imported.stderr
 
 
+def test_enqueue_and_list(stack: dict[str, str]) -> None:
+    done = run(".venv/bin/kitaab-jobs enqueue progress.refresh --wait", stack)
+    assert done.returncode == 0, done.stderr
+    id = done.stdout.splitlines()[0]
+    listed = run(".venv/bin/kitaab-jobs jobs list", stack)
+    assert listed.returncode == 0, listed.stderr
+    (line,) = [line for line in listed.stdout.splitlines() if line.startswith(id)]
+    assert "succeeded" in line
+
+
+def enqueued(env: dict[str, str]) -> int:
+    """Return how many jobs the snippets have enqueued so far."""
+    with psycopg.connect(addresses(env)["KITAAB_DATABASE_URL"]) as connection:
+        found = connection.execute("SELECT count(*) FROM jobs.jobs WHERE args ->> 'limit' = '500'").fetchone()
+    assert found is not None
+    return int(found[0])
+
+
 def test_python_snippet_enqueues(stack: dict[str, str]) -> None:
     (snippet,) = blocks("python")
+    before = enqueued(stack)
     done = subprocess.run(
         [sys.executable, "-c", snippet], cwd=ROOT, env=stack, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
-    with psycopg.connect(addresses(stack)["KITAAB_DATABASE_URL"]) as connection:
-        found = connection.execute("SELECT count(*) FROM jobs.jobs WHERE args ->> 'limit' = '500'").fetchone()
-    assert found == (1,)
+    assert enqueued(stack) == before + 1
 
 
 def test_sql_snippets(stack: dict[str, str]) -> None:
     enqueue, look = blocks("sql")
+    before = enqueued(stack)
     with psycopg.connect(addresses(stack)["KITAAB_DATABASE_URL"], autocommit=True) as connection:
-        before = connection.execute(
-            "SELECT count(*) FROM jobs.jobs WHERE args ->> 'limit' = '500'"
-        ).fetchone()
         connection.execute(enqueue)
-        after = connection.execute("SELECT count(*) FROM jobs.jobs WHERE args ->> 'limit' = '500'").fetchone()
-        assert before is not None
-        assert after == (before[0] + 1,)
         rows = connection.execute(look).fetchall()
+    assert enqueued(stack) == before + 1
     assert rows
     assert len(rows[0]) == 7
 
@@ -163,7 +178,7 @@ def test_own_servers(stack: dict[str, str]) -> None:
         more = (
             ("--hostname", "readme@%h")
             if " worker " in command
-            else ("--port", "0")
+            else ("--port=0",)
             if "flower" in command
             else ()
         )
