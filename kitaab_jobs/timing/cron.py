@@ -21,7 +21,7 @@ At a clock change, `dst` decides.
 
 The search runs over the calendar, with croniter and naive dates; the clock changes are resolved
 here. croniter with a zone fires fixed times twice in an overlap, and inserts fires on days that
-the zone never had. croniter's own parser is not asked either: to it `5-5` means every minute.
+the zone never had.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from typing import Literal, NamedTuple, cast, get_args
 from croniter import CroniterBadDateError, croniter
 
 from kitaab_jobs.errors import BadCron, NoSuchInstant
-from kitaab_jobs.timing import zones
+from kitaab_jobs.timing import fields, zones
 
 Dst = Literal["cron", "literal"]
 
@@ -57,36 +57,6 @@ _SHORTHANDS = {
 }
 
 
-class _Field(NamedTuple):
-    name: str
-    low: int
-    high: int
-    names: tuple[str, ...] = ()  # names[0] stands for `low`
-    extra: str = ""
-
-    @property
-    def accepted(self) -> str:
-        names = f" or {self.names[0]} to {self.names[-1]}" if self.names else ""
-        top = 7 if self is _DOW else self.high
-        return f"{self.low} to {top}{names}, as value, list 1,2, range 1-5, step */2, or *{self.extra}"
-
-
-_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-_DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
-_DOM = _Field("day of month", 1, 31, extra="; L is the last day")
-_DOW = _Field("day of week", 0, 6, _DAYS, extra="; 5#2 is the second Friday, L5 the last")
-_FIELDS = (_Field("minute", 0, 59), _Field("hour", 0, 23), _DOM, _Field("month", 1, 12, _MONTHS), _DOW)
-# Signs of other crons, by a pattern; refused, since to guess at them is to fire on the wrong day.
-_FOREIGN = {
-    r"^\?$": " (? is not used here: write *)",
-    r"^\d*l?w\d*$": " (W, the nearest weekday, is not supported)",
-    r"^[hr]\b": " (H and R, a value of the machine's choosing, are not supported)",
-    r"^\dl$": " (the last Friday is L5)",
-}
-
-_ITEM = re.compile(r"(?P<first>\*|[0-9a-z]+)(?:-(?P<last>[0-9a-z]+))?(?:/(?P<step>[0-9]{1,9}))?")
-_NTH = re.compile(r"(?P<day>[0-9a-z]+)#(?P<nth>[1-5])")
-_LAST = re.compile(r"l(?P<day>[0-7])")
 _INTERVAL = re.compile(r"(?P<count>[0-9]{1,9})(?P<unit>[smhd])")
 _ZONE_SHAPED = re.compile(r"[A-Za-z_]{4,}|[A-Za-z]+/[A-Za-z0-9_+/-]+")
 
@@ -147,14 +117,14 @@ def parse(line: str, zone: str = "UTC", *, dst: str = "cron") -> Cadence:
     for the zone.
     """
     words = line.split()
-    fields = 1 if words and words[0].startswith("@") else 5
+    own = 1 if words and words[0].startswith("@") else 5
     if words and words[0].lower() == "every":
         if len(words) == 3 and zones.is_zone(words[2]):
             raise BadCron(
                 f"{line!r} gives an interval a zone",
                 remedy="intervals are the same everywhere: leave the zone out, or write @daily and the zone",
             )
-    elif len(words) == fields + 1 and (zones.is_zone(words[-1]) or _ZONE_SHAPED.fullmatch(words[-1])):
+    elif len(words) == own + 1 and (zones.is_zone(words[-1]) or _ZONE_SHAPED.fullmatch(words[-1])):
         zone = words.pop()
     return Cadence(" ".join(words), zone, cast(Dst, dst))
 
@@ -240,27 +210,12 @@ def _plan(line: str) -> _Plan | timedelta:
         if len(words) > 1 or words[0].lower() not in _SHORTHANDS:
             raise BadCron(f"{line!r} is not a known shorthand", remedy=f"use {', '.join(_SHORTHANDS)}")
         words = _SHORTHANDS[words[0].lower()].split()
-    if len(words) != 5:
-        raise BadCron(
-            f"{line!r} has {len(words)} fields instead of 5",
-            remedy="give minute, hour, day of month, month and day of week, then a zone if you like"
-            " (there are no seconds and no years; for less than a minute write 'every 30s')",
-        )
-    minute, hour, dom, month, dow = (_read(f, word, line) for f, word in zip(_FIELDS, words, strict=True))
-    # croniter is asked for one plain thing at a time. It takes `13 * 5#2` for both, not either, and
-    # `1,3-31,L` for every day, since it counts the L as one more number.
-    if words[2].startswith("*") or words[4].startswith("*"):
-        days = [(d, w) for d in dom for w in dow]
-    else:
-        days = [*((d, "*") for d in dom), *(("*", w) for w in dow)]
-    times = f"{minute[0]} {hour[0]}"
-    searches = (croniter(f"{times} {d} {month[0]} {w}", _NAIVE_2000, day_or=False) for d, w in days)
+    read = fields.read(line, words)
+    searches = [croniter(plain, _NAIVE_2000, day_or=False) for plain in read.calendar]
     firing = tuple(search for search in searches if _ever(search))
     if not firing:
-        raise BadCron(
-            f"{line!r} never fires", remedy="no month that it names has such a day: change one of them"
-        )
-    return _Plan(firing, fixed=not (words[0].startswith("*") or words[1].startswith("*")))
+        raise BadCron(f"{line!r} never fires", remedy="no month that it names has such a day")
+    return _Plan(firing, fixed=not read.wildcard)
 
 
 # 50 years from here hold a 29 February on each day of the week, and croniter looks 50 years ahead.
@@ -284,60 +239,4 @@ def _interval(line: str, words: list[str]) -> timedelta:
     raise BadCron(
         f"{line!r} is not an interval",
         remedy=f"write 'every' and a whole number of s, m, h or d, from 1s to {_LONGEST.days}d: every 30s",
-    )
-
-
-def _read(field: _Field, text: str, line: str) -> list[str]:
-    """One field in plain forms that croniter cannot misread, any of which may match.
-
-    They are `*` or the values in a list, and apart from these what is given by L and #.
-    """
-    values: set[int] = set()
-    special: set[str] = set()
-    for item in text.lower().split(","):
-        if field is _DOM and item == "l":
-            special.add(item)
-        elif field is _DOW and (match := _NTH.fullmatch(item) or _LAST.fullmatch(item)):
-            day = _value(field, match["day"], text, line) % 7
-            special.add(f"l{day}" if item.startswith("l") else f"{day}#{match['nth']}")
-        elif match := _ITEM.fullmatch(item):
-            values |= _values(field, match, text, line)
-        else:
-            raise _refused(field, item, text, line)
-    if len(values) == field.high - field.low + 1:
-        return ["*"]
-    return [",".join(map(str, sorted(group, key=str))) for group in (values, special) if group]
-
-
-def _values(field: _Field, match: re.Match[str], text: str, line: str) -> set[int]:
-    first, last, step = match["first"], match["last"], match["step"]
-    size = field.high - field.low + 1
-    if step is not None and int(step) == 0:
-        raise BadCron(f"{field.name} {text!r} in {line!r} has a step of 0", remedy="a step is 1 or more")
-    if first == "*":
-        if last:
-            raise _refused(field, match[0], text, line)
-        low, high = field.low, field.high
-    else:
-        low = _value(field, first, text, line)
-        high = _value(field, last, text, line) if last else field.high if step else low
-    if high < low:  # over the end: fri-mon, 22-2
-        high += size
-    return {(value - field.low) % size + field.low for value in range(low, high + 1, int(step or 1))}
-
-
-def _value(field: _Field, word: str, text: str, line: str) -> int:
-    if word in field.names:
-        return field.low + field.names.index(word)
-    top = 7 if field is _DOW else field.high
-    if len(word) < 9 and word.isdecimal() and field.low <= int(word) <= top:
-        return int(word)
-    raise _refused(field, word, text, line)
-
-
-def _refused(field: _Field, part: str, text: str, line: str) -> BadCron:
-    place = f"{field.name} {text!r}" if part == text.lower() else f"{part!r} in {field.name} {text!r}"
-    foreign = next((why for sign, why in _FOREIGN.items() if re.search(sign, part)), "")
-    return BadCron(
-        f"{place} of {line!r} cannot be read{foreign}", remedy=f"{field.name} takes {field.accepted}"
     )

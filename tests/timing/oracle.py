@@ -94,7 +94,7 @@ def different_zones() -> tuple[str, ...]:
 
 def to_utc(day: date, moment: time, name: str) -> datetime:
     """PEP 495 with fold=0: the offset from before a gap, and the first of two."""
-    return datetime.combine(day, moment, tzinfo=zone(name)).astimezone(UTC)
+    return datetime.combine(day, moment.replace(fold=0), tzinfo=zone(name)).astimezone(UTC)
 
 
 def was_skipped(day: date, name: str) -> bool:
