@@ -16,13 +16,15 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from kitaab_jobs.contract import MAX_PAYLOAD_BYTES, Job, job_named
+from kitaab_jobs.contract import MAX_PAYLOAD_BYTES, QUEUES, Job, job_named
 from kitaab_jobs.errors import BadPayload
 
 if TYPE_CHECKING:
     import psycopg
     from sqlalchemy import Connection
     from sqlalchemy.orm import Session
+
+MAX_KEY = 255
 
 _SQL = (
     "SELECT jobs.enqueue({job}, {args}, unique_key => {unique_key}, run_at => {run_at},"
@@ -56,6 +58,7 @@ def enqueue(
     from contract.py. Raises `UnknownJob`, or `BadPayload` with the field and the reason.
     """
     kind = job if isinstance(job, Job) else job_named(job)
+    _check(kind, unique_key, run_at, priority, max_attempts, queue)
     values = {
         "job": kind.name,
         "args": payload(kind, args),
@@ -65,11 +68,12 @@ def enqueue(
         "max_attempts": max_attempts,
         "queue": queue,
     }
-    if run_at is not None and run_at.tzinfo is None:
-        raise BadPayload(f"{kind.name}: run_at {run_at} has no time zone", remedy="pass an aware datetime")
     run: Any = connection
-    if type(connection).__module__.startswith("psycopg"):
-        (id,) = run.execute(_PSYCOPG, values).fetchone()
+    if any(base.__module__.partition(".")[0] == "psycopg" for base in type(connection).__mro__):
+        from psycopg.rows import tuple_row
+
+        # Whatever the connection makes of rows, here it is a tuple.
+        (id,) = run.cursor(row_factory=tuple_row).execute(_PSYCOPG, values).fetchone()
     else:
         from sqlalchemy import text
 
@@ -77,11 +81,43 @@ def enqueue(
     return UUID(str(id))
 
 
+def _check(
+    kind: Job,
+    unique_key: str | None,
+    run_at: dt.datetime | None,
+    priority: int,
+    max_attempts: int | None,
+    queue: str | None,
+) -> None:
+    """Refuse here what would abort the caller's transaction there."""
+    if run_at is not None and run_at.tzinfo is None:
+        raise BadPayload(f"{kind.name}: run_at {run_at} has no time zone", remedy="pass an aware datetime")
+    if unique_key is not None and (not unique_key or len(unique_key) > MAX_KEY or "\0" in unique_key):
+        raise BadPayload(
+            f"{kind.name}: unique_key {unique_key!r:.80} has {len(unique_key)} characters",
+            remedy=f"a key has 1 to {MAX_KEY}, none of them NUL",
+        )
+    if not -(2**31) <= priority < 2**31:
+        raise BadPayload(f"{kind.name}: priority {priority} is out of range", remedy="it has 32 bits")
+    if max_attempts is not None and not 1 <= max_attempts < 2**31:
+        raise BadPayload(f"{kind.name}: max_attempts is {max_attempts}", remedy="it is 1 or more")
+    if queue is not None and queue not in QUEUES:
+        raise BadPayload(
+            f"{kind.name}: no queue is called {queue!r}", remedy=f"the queues are {', '.join(QUEUES)}"
+        )
+
+
 def payload(kind: Job, args: Mapping[str, Any] | None) -> str:
     """Return `args` as the JSON that the ledger stores, checked against the contract."""
     parsed = kind.parse(dict(args or {}))
-    encoded = json.dumps(parsed.model_dump(mode="json"), separators=(",", ":"), ensure_ascii=False)
-    size = len(encoded.encode())
+    try:
+        # Spaced as PostgreSQL spaces jsonb, so that both sides count the same bytes.
+        encoded = json.dumps(parsed.model_dump(mode="json"), ensure_ascii=False, allow_nan=False)
+        size = len(encoded.encode())
+    except ValueError as error:  # not a number, or half of a surrogate pair
+        raise BadPayload(f"{kind.name}: the arguments are not JSON: {error}") from None
+    if "\\u0000" in encoded.replace("\\\\", ""):
+        raise BadPayload(f"{kind.name}: the arguments contain a NUL character, which PostgreSQL cannot store")
     if size > MAX_PAYLOAD_BYTES:
         raise BadPayload(
             f"{kind.name}: the arguments have {size} bytes, and {MAX_PAYLOAD_BYTES} are allowed",

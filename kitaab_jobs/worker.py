@@ -6,10 +6,12 @@ import os
 import socket
 import sys
 import threading
+import warnings
 from importlib import import_module
 from typing import Any
 
 from celery import signals
+from celery.exceptions import CPendingDeprecationWarning
 from sqlalchemy.exc import SQLAlchemyError
 
 from kitaab_jobs.contract import JOBS
@@ -30,7 +32,10 @@ TOUCH_SECONDS = 10.0
 try:
     app.conf.update(configuration(settings()))
 except KitaabError as error:
-    sys.exit(f"error: {error}")
+    sys.stderr.write(f"error: {error}\n")
+    sys.exit(error.exit_code)
+# runtime/app.py says why it is as it is; Celery would say so again whenever Redis goes away.
+warnings.filterwarnings("ignore", r"\s*In Celery 5\.1 we introduced", CPendingDeprecationWarning)
 for feature in FEATURES:
     import_module(f"kitaab_jobs.{feature}.tasks")
 

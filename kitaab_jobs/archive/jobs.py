@@ -30,6 +30,7 @@ def plan(session: Session, *, today: dt.date, ahead_days: int, by: str) -> dict[
 
 def make_partitions(session: Session, *, now: dt.datetime, ahead_days: int, by: str) -> Report:
     """Make the partitions that the next `ahead_days` need; all of them, or none."""
+    queries.take_turns(session)
     todo = plan(session, today=now.astimezone(dt.UTC).date(), ahead_days=ahead_days, by=by)
     made = [queries.make(session, table, s.lower, s.upper) for table, spans in todo.items() for s in spans]
     return Report(len(todo), made)

@@ -24,7 +24,16 @@ _SPANS = text(
     """
 )
 
+# Two at once would both find the same partition missing: the second one waits, then finds it made.
+_TURN = text("SELECT pg_advisory_xact_lock(:key)")
+_TURN_KEY = 5_472_002
+
 _MAKE = text("SELECT jobs.make_partition(:table, :lower, :upper)")
+
+
+def take_turns(session: Session) -> None:
+    """Wait until no other transaction makes partitions, and keep others out until this one ends."""
+    session.execute(_TURN, {"key": _TURN_KEY})
 
 
 def tables(session: Session) -> list[str]:

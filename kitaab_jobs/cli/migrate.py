@@ -14,7 +14,9 @@ def register(app: typer.Typer) -> None:
 
 def migrate(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be applied.")] = False,
-    sql: Annotated[bool, typer.Option("--sql", help="Print the SQL of all migrations; needs no server.")] = False,
+    sql: Annotated[
+        bool, typer.Option("--sql", help="Print the SQL of all migrations; needs no server.")
+    ] = False,
 ) -> None:
     """Apply the migrations that the database at KITAAB_ADMIN_URL lacks. Safe to repeat and to interrupt."""
     from kitaab_jobs.db import migrate as migrations

@@ -18,9 +18,14 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_rand
 
 from kitaab_jobs.contract import JOBS
 from kitaab_jobs.db.engines import sqlalchemy_url
-from kitaab_jobs.db.retries import is_contention
+from kitaab_jobs.db.retries import is_connection_loss, is_contention, sqlstate
 from kitaab_jobs.errors import ServerError
 from kitaab_jobs.settings import redacted
+
+# A waiting DDL statement holds up every query after it: it gives up soon, and is tried again.
+LOCK_TIMEOUT = "5s"
+STATEMENT_TIMEOUT = "15min"
+ATTEMPTS = 6
 
 OLDEST_SERVER = 15
 NEWEST_SERVER = 18
@@ -127,15 +132,16 @@ def _engine(url: str) -> Engine:
 
 def _run(url: str, revision: str, *, up: bool) -> list[str]:
     engine = _engine(url)
+    began: list[str | None] = []
     with _reporting(url):
         for attempt in Retrying(
             retry=retry_if_exception(is_contention),
-            stop=stop_after_attempt(6),
+            stop=stop_after_attempt(ATTEMPTS),
             wait=wait_random_exponential(multiplier=0.2, max=5),
             reraise=True,
         ):
             with attempt:
-                return _attempt(engine, revision, up=up)
+                return _between(*_attempt(engine, revision, up=up, began=began))
     raise AssertionError("unreachable")
 
 
@@ -146,7 +152,9 @@ def _reporting(url: str) -> Iterator[None]:
         yield
     except DBAPIError as error:
         reason = str(error.orig).strip().splitlines()[0]
-        raise ServerError(f"PostgreSQL at {redacted(url)} cannot be migrated: {reason}") from error
+        raise ServerError(
+            f"PostgreSQL at {redacted(url)} cannot be migrated: {reason}", remedy=_remedy(error)
+        ) from error
     except CommandError as error:
         raise ServerError(
             f"the database at {redacted(url)} is at a revision that this version does not know: {error}",
@@ -154,12 +162,27 @@ def _reporting(url: str) -> Iterator[None]:
         ) from error
 
 
-def _attempt(engine: Engine, revision: str, *, up: bool) -> list[str]:
+def _remedy(error: DBAPIError) -> str:
+    """Return what to do about it, by the kind of the reason."""
+    if is_contention(error):
+        return "try again when whoever holds the lock is done; pg_stat_activity and pg_locks show who"
+    if sqlstate(error) == "42501":
+        return "connect as kitaab_admin or as a superuser (KITAAB_ADMIN_URL)"
+    if sqlstate(error) is None or is_connection_loss(error):
+        return "check the address, the user and the password in KITAAB_ADMIN_URL, and that the server runs"
+    return "nothing of the failed migration is kept; mend the cause and migrate again"
+
+
+def _attempt(
+    engine: Engine, revision: str, *, up: bool, began: list[str | None]
+) -> tuple[str | None, str | None]:
+    """Migrate once; return where the first attempt began, which `began` keeps, and where this one ended."""
     with engine.connect() as guard:
         check_version(guard)
         guard.execute(text("SELECT pg_advisory_lock(:key)"), {"key": MIGRATION_LOCK})
         guard.commit()
-        before = current(guard)
+        if not began:
+            began.append(current(guard))
         guard.commit()
         made = config()
         with engine.connect() as connection:
@@ -171,10 +194,13 @@ def _attempt(engine: Engine, revision: str, *, up: bool) -> list[str]:
                 connection.commit()
         after = current(guard)
         guard.commit()
-    return _between(before, after)
+    return began[0], after
 
 
 def _between(before: str | None, after: str | None) -> list[str]:
     order = [s.revision for s in reversed(list(ScriptDirectory.from_config(config()).walk_revisions()))]
+    for revision in filter(None, (before, after)):
+        if revision not in order:
+            raise CommandError(f"Can't locate revision identified by {revision!r}")
     low, high = sorted(0 if r is None else order.index(r) + 1 for r in (before, after))
     return order[low:high]

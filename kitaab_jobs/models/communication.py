@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 
-from sqlalchemy import ForeignKey, Time
+from sqlalchemy import ForeignKey, ForeignKeyConstraint, Time, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from kitaab_jobs.models.base import (
@@ -59,16 +59,21 @@ class Message(Base, Changed, SoftDeleted):
     __table_args__ = (
         check("messages_content_check", "content <> ''"),
         check("messages_not_its_own_parent", "parent_message_id <> message_id"),
+        UniqueConstraint("message_id", "user_id", name="uq_messages_id_user"),
+        ForeignKeyConstraint(
+            ["parent_message_id", "user_id"],
+            ["messages.message_id", "messages.user_id"],
+            name="messages_parent_is_persons",
+            ondelete="CASCADE",
+        ),
         index("idx_messages_user_id", "user_id", "created_at"),
-        index("idx_messages_parent", "parent_message_id"),
+        index("idx_messages_parent", "parent_message_id", "user_id"),
         index("idx_messages_content_gin", "to_tsvector('english', content)", using="gin"),
     )
 
     message_id: Mapped[Id]
     user_id: Mapped[Big] = mapped_column(ForeignKey("users.user_id", ondelete="CASCADE"))
-    parent_message_id: Mapped[Big | None] = mapped_column(
-        ForeignKey("messages.message_id", ondelete="CASCADE")
-    )
+    parent_message_id: Mapped[Big | None]
     sender: Mapped[str] = mapped_column(MessageSender)
     subject: Mapped[Name | None]
     content: Mapped[Long]

@@ -96,13 +96,14 @@ class MeritItem(Base, Changed):
         check("merit_items_value_fits_type", "(item_type = 'scale') = (scale_value_id IS NOT NULL)"),
         check("merit_items_target_is_positive", "target_value > 0 AND target_value <> 'NaN'"),
         index("idx_merit_items_merit_id", "merit_id", "deed_id"),
+        index("idx_merit_items_deed_id", "deed_id"),
         index("idx_merit_items_deed_item_id", "deed_item_id", "deed_id"),
         index("idx_merit_items_scale_value_id", "scale_value_id", where="scale_value_id IS NOT NULL"),
     )
 
     merit_item_id: Mapped[Id]
     merit_id: Mapped[Big]
-    deed_id: Mapped[Big]
+    deed_id: Mapped[Big] = mapped_column(ForeignKey("deeds.deed_id", ondelete="CASCADE"))
     deed_item_id: Mapped[Big]
     item_type: Mapped[str] = mapped_column(ValueType)
     scale_value_id: Mapped[Big | None] = mapped_column(ForeignKey("scale_values.scale_value_id"))

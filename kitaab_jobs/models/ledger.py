@@ -206,6 +206,7 @@ class Delivery(Base):
         index("uq_deliveries_day", "user_id", "due_date", "channel", where="state <> 'missed'", unique=True),
         index("idx_deliveries_open", "created_at", where="state IN ('pending', 'sending')"),
         index("idx_deliveries_notification", "notification_id"),
+        index("idx_deliveries_user_id", "user_id"),
         SCHEMA,
     )
 

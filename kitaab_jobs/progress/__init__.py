@@ -1,16 +1,30 @@
 """Progress: how far people are with their merits and targets.
 
-- What: `progress.refresh` computes what was marked; `progress.reconcile` computes everything and
-  repairs what differs.
+- What: `progress.refresh` computes what was marked; `progress.reconcile` compares everything with the
+  entries and repairs what differs.
 - When: refresh every few seconds, reconcile every night (beat_schedule.py).
-- Reads: entries, deed_items, merits, merit_items, targets, target_items, jobs.progress_marks.
+- Reads: entries, deed_items, users, merits, merit_items, targets, target_items, jobs.progress_marks.
 - Writes: percent, is_satisfied, completed_on and completed_at of merits and targets; takes marks away.
-- Alerts: reconcile reports each difference as a warning; there should be none.
+- Alerts: refresh reports how old its oldest mark was (`lag_seconds`), reconcile how many goals differed.
+  A goal may differ because its marks still wait or because a day has begun for the person since it was
+  computed: nothing marks a goal when a window slides or an entry's day comes. Anything else is a defect.
 
-The rules: a count item sums `count_value`, a scale item counts the entries that have its value; an
-item counts its own entries and those of its descendants. A merit with a duration looks at any so
-many consecutive days since its start, without one at all days; a target at its dates. AND needs every
-item within the same window, OR any. Without items nothing is ever complete. Percent is the mean (AND)
-or the best (OR) of min(1, done / goal) in the window that ends today, rounded down, and 100 exactly
-when the goal was once complete.
+The rules.
+
+A count item sums `count_value`, a scale item counts the entries that have its value. An item counts its
+own entries and those of its descendants, each once, whatever is listed beside it; entries of items that
+were deleted still count, and entries dated after the person's today do not, until their day.
+
+A merit with a duration of N days is reached on a date d (today or before) when the entries of d and the
+N-1 dates before it, none of them before `start_date`, bring its items to their goals: AND all of them
+within that same window, OR any. A merit without a duration looks at all entries ever, whatever its
+`start_date`. A target is reached on d when those from its start to d, at most to its end, do. Dates are
+the person's own calendar, so a window across a clock change has as many days as any other. Without items
+nothing is ever reached.
+
+`completed_on` is the first such d that was seen, `completed_at` when it was seen. Both stay, whatever is
+edited later. `is_satisfied` is what holds in the window that ends today (a target: in all its days so
+far). `percent` is the mean (AND) or the best (OR) of min(1, done / goal) there, rounded down and at most
+99, and 100 exactly when `completed_at` is set. Goals that are deleted, not active or frozen keep what
+they showed.
 """

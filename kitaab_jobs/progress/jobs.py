@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
@@ -12,18 +13,20 @@ from kitaab_jobs import contract
 from kitaab_jobs.client import enqueue
 from kitaab_jobs.progress import queries, rules
 
-RECONCILE_BATCH = 5000
+# Goals that one statement computes: enough to make its planning cheap, few enough for the server's memory.
+BATCH = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a pass did."""
+    """What a pass did; `lag_seconds` is the age of the oldest mark that it took."""
 
     marks: int
     goals: int
     changed: int
     merits_completed: int
     targets_completed: int
+    lag_seconds: float = 0.0
 
 
 def refresh(session: Session, *, now: dt.datetime, limit: int) -> Report:
@@ -32,38 +35,61 @@ def refresh(session: Session, *, now: dt.datetime, limit: int) -> Report:
     Marks, results and the follow-up job are one transaction: killed half-way, the marks stand.
     """
     marks = queries.take_marks(session, limit)
-    named: dict[str, set[int]] = defaultdict(set)
-    for kind, subject in marks:
-        named[kind].add(subject)
-    for kind, goal in queries.goals_of_items(session, named.pop("item")) if "item" in named else ():
-        named[kind].add(goal)
-    changed = _compute(session, named, now)
+    goals = _concerned(session, marks)
+    changed = _compute(session, goals, now)
     if len(marks) == limit:
         enqueue(session, contract.PROGRESS_REFRESH, {"limit": limit})
-    return _report(len(marks), sum(map(len, named.values())), changed)
+    lag = max([(now - mark.marked_at).total_seconds() for mark in marks], default=0.0)
+    return _report(len(marks), sum(map(len, goals.values())), changed, max(lag, 0.0))
 
 
 def reconcile(session: Session, *, now: dt.datetime) -> Report:
-    """Compute every goal in bounded batches, and repair what differs."""
+    """Compare every goal with the entries in bounded batches, and repair what differs.
+
+    Comparing locks nothing, so that refresh goes on beside it; only what differs is locked and computed.
+    """
+    days = rules.today_everywhere(now)
     changed: list[queries.Changed] = []
     goals = 0
     for kind in ("merit", "target"):
         after = 0
-        while ids := queries.goal_ids(session, kind, after, RECONCILE_BATCH):
-            changed += _compute(session, {kind: set(ids)}, now)
+        while ids := queries.goal_ids(session, kind, after, BATCH):
+            if different := queries.different(session, kind, ids, days):
+                changed += queries.compute(session, kind, different, days, now)
             goals += len(ids)
             after = ids[-1]
     return _report(0, goals, changed)
 
 
+def _concerned(session: Session, marks: Iterable[queries.Mark]) -> dict[str, set[int]]:
+    named: dict[str, set[int]] = defaultdict(set)
+    for mark in marks:
+        named[mark.kind].add(mark.id)
+    items = named.pop("item", set())
+    for kind, goal in queries.goals_of_items(session, items) if items else ():
+        named[kind].add(goal)
+    return named
+
+
 def _compute(session: Session, goals: dict[str, set[int]], now: dt.datetime) -> list[queries.Changed]:
-    if not any(goals.values()):
+    if not goals:
         return []
-    days = rules.today_in(queries.zones(session), now)
-    # Merits before targets, always: whoever locks in one order cannot deadlock.
-    return [c for kind in sorted(goals) for c in queries.compute(session, kind, goals[kind], days, now)]
+    days = rules.today_everywhere(now)
+    # Merits before targets and both by id, always: whoever locks in one order cannot deadlock.
+    return [
+        changed
+        for kind in sorted(goals)
+        for ids in _batches(sorted(goals[kind]))
+        for changed in queries.compute(session, kind, ids, days, now)
+    ]
 
 
-def _report(marks: int, goals: int, changed: list[queries.Changed]) -> Report:
+def _batches(ids: list[int]) -> Iterable[list[int]]:
+    return (ids[start : start + BATCH] for start in range(0, len(ids), BATCH))
+
+
+def _report(marks: int, goals: int, changed: list[queries.Changed], lag: float = 0.0) -> Report:
     completed = [c.kind for c in changed if c.completed_now]
-    return Report(marks, goals, len(changed), completed.count("merit"), completed.count("target"))
+    return Report(
+        marks, goals, len(changed), completed.count("merit"), completed.count("target"), round(lag, 3)
+    )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable
 
-from kitaab_jobs.timing import local_date, zone_or_utc
+from kitaab_jobs.timing import local_date, zone_names
 
 
-def today_in(zones: Iterable[str], now: dt.datetime) -> dict[str, dt.date]:
-    """Return the local date at `now` in each zone; a stored name that is no zone counts as UTC."""
-    return {name: local_date(now, name if zone_or_utc(name)[1] else "UTC") for name in zones}
+def today_everywhere(now: dt.datetime) -> dict[str, dt.date]:
+    """Return the local date at `now` in each zone that there is.
+
+    All of them, not those that people have: somebody may take a new one while a job runs.
+    """
+    return {name: local_date(now, name) for name in zone_names()}

@@ -71,7 +71,8 @@ def deliver(session: Session, *, now: dt.datetime, delivery_ids: list[int]) -> D
 
 def _plan(row: queries.Row, now: dt.datetime, *, was_due: bool) -> queries.Plan:
     last = row.next_due_date if was_due else row.last_due_date
-    following = rules.next_due(row.time, row.zone, now, last)
+    since = row.next_due_at if was_due else row.updated_at
+    following = rules.next_due(row.time, row.zone, rules.look_from(since, now), last)
     return queries.Plan(
         row.notification_id,
         following.at,

@@ -23,6 +23,7 @@ class Row:
     next_due_at: dt.datetime | None
     next_due_date: dt.date | None
     last_due_date: dt.date | None
+    updated_at: dt.datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class Delivery:
 
 
 _COLUMNS = """n.notification_id, n.user_id, n.notification_time, n.timezone,
-        n.next_due_at, n.next_due_date, n.last_due_date"""
+        n.next_due_at, n.next_due_date, n.last_due_date, n.updated_at"""
 
 # Another app changed the time or the zone (a trigger cleared the instant), or the reminder is new.
 _UNRESOLVED = text(

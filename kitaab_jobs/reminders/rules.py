@@ -23,10 +23,19 @@ def known(zone: str) -> str:
     return zone if zone_or_utc(zone)[1] else "UTC"
 
 
-def next_due(time: dt.time, zone: str, now: dt.datetime, last_date: dt.date | None) -> Due:
-    """Return the first occurrence after `now` on a local date later than `last_date`."""
+def look_from(since: dt.datetime | None, now: dt.datetime) -> dt.datetime:
+    """Return the instant after which the next occurrence is looked for.
+
+    That is since the reminder was set, or was last due, and not `now`: what became due in the meantime
+    is still to be sent, as long as it may be sent at all.
+    """
+    return max(min(since or now, now), now - SEND_WITHIN)
+
+
+def next_due(time: dt.time, zone: str, after: dt.datetime, last_date: dt.date | None) -> Due:
+    """Return the first occurrence after `after` on a local date later than `last_date`."""
     first = last_date + dt.timedelta(days=1) if last_date else None
-    date, at = next_local(now, time, known(zone), not_before_date=first)
+    date, at = next_local(after, time, known(zone), not_before_date=first)
     return Due(at, date)
 
 

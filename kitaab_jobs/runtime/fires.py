@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.exc import IntegrityError
 
+from kitaab_jobs.errors import KitaabError
 from kitaab_jobs.runtime.timetable import Schedule
 from kitaab_jobs.timing import fires_between, parse
 
-# Missed fires that one tick records for one schedule; the next tick goes on from there.
+# Planned fires that one tick records for one schedule; the next tick goes on from there.
 CATCH_UP_LIMIT = 1000
 
 
@@ -79,15 +78,19 @@ _ENQUEUE = text("SELECT jobs.enqueue(:job, :args, schedule => :schedule, fire_at
     bindparam("args", type_=JSONB)
 )
 
-# The primary key decides between beats: whoever comes second gets an error, and its job is rolled back.
+# The primary key decides: whoever comes second, be it another beat or this one after the clock was set back,
+# writes nothing, and its job is rolled back.
 _RECORD = text(
     """
     INSERT INTO jobs.fires (schedule, fire_at, outcome, reason, job_id)
     VALUES (:schedule, :fire_at, :outcome, :reason, :job_id)
+    ON CONFLICT DO NOTHING
     """
 )
 
 _ADVANCE = text("UPDATE jobs.schedules SET next_fire_at = :next_fire_at WHERE name = :name")
+
+_PAUSE = text("UPDATE jobs.schedules SET paused_at = now(), paused_note = :note WHERE name = :name")
 
 _NEXT = text(
     """
@@ -131,31 +134,46 @@ def fire(connection: Connection, schedule: Due) -> Fired:
     """
     cadence = parse(schedule.line, schedule.zone)
     later = fires_between(cadence, schedule.next_fire_at, schedule.now, CATCH_UP_LIMIT)
-    *missed, latest = [schedule.next_fire_at, *later]
-    job_id: UUID | None = None
-    with suppress(IntegrityError), connection.begin_nested():
-        job_id = _record(connection, schedule, missed, latest)
-    connection.execute(_ADVANCE, {"name": schedule.name, "next_fire_at": cadence.next_fire(latest)})
+    planned = [schedule.next_fire_at, *later]
+    following = cadence.next_fire(planned[-1])
+    # Where more are due than one tick records, the latest is not among these.
+    missed = planned if following <= schedule.now else planned[:-1]
+    reason = f"later fires were due, up to {planned[-1].isoformat()} at least"
+    _record(connection, [_row(schedule.name, at, "missed", reason) for at in missed])
+    job_id = _fire_or_skip(connection, schedule, planned[-1]) if len(missed) < len(planned) else None
+    connection.execute(_ADVANCE, {"name": schedule.name, "next_fire_at": following})
     return Fired(schedule.name, job_id, len(missed))
 
 
-def _record(
-    connection: Connection, schedule: Due, missed: list[dt.datetime], latest: dt.datetime
-) -> UUID | None:
-    job_id: UUID | None = None
-    rows = [
-        _row(schedule.name, at, "missed", f"a later fire was due at {latest.isoformat()}") for at in missed
-    ]
-    if schedule.running:
-        rows.append(_row(schedule.name, latest, "skipped", f"the run before it is still {schedule.running}"))
+def skip(connection: Connection, schedule: Due, reason: str) -> None:
+    """Record a fire that failed, and plan the next; a schedule that cannot be read any more is paused."""
+    _record(connection, [_row(schedule.name, schedule.next_fire_at, "skipped", reason)])
+    try:
+        following = parse(schedule.line, schedule.zone).next_fire(schedule.next_fire_at)
+    except KitaabError:
+        connection.execute(_PAUSE, {"name": schedule.name, "note": f"paused by beat: {reason}"})
     else:
-        job_id = connection.scalar(
-            _ENQUEUE,
-            {"job": schedule.job, "args": schedule.args, "schedule": schedule.name, "fire_at": latest},
+        connection.execute(_ADVANCE, {"name": schedule.name, "next_fire_at": following})
+
+
+def _fire_or_skip(connection: Connection, schedule: Due, at: dt.datetime) -> UUID | None:
+    if schedule.running:
+        _record(
+            connection, [_row(schedule.name, at, "skipped", f"the run before it is still {schedule.running}")]
         )
-        rows.append(_row(schedule.name, latest, "fired", None, job_id))
-    connection.execute(_RECORD, rows)
+        return None
+    with connection.begin_nested() as savepoint:
+        job_id: UUID | None = connection.scalar(
+            _ENQUEUE, {"job": schedule.job, "args": schedule.args, "schedule": schedule.name, "fire_at": at}
+        )
+        if not _record(connection, [_row(schedule.name, at, "fired", None, job_id)]):
+            savepoint.rollback()
+            return None
     return job_id
+
+
+def _record(connection: Connection, rows: list[dict[str, Any]]) -> int:
+    return connection.execute(_RECORD, rows).rowcount if rows else 0
 
 
 def seconds_to_next(connection: Connection) -> float | None:

@@ -20,17 +20,22 @@ log = logger(__name__)
 
 
 @contextmanager
-def beating(engine: Engine, claim: ledger.Claim, every: float = ledger.HEARTBEAT_SECONDS) -> Iterator[None]:
+def beating(engine: Engine, claim: ledger.Claim, every: float | None = None) -> Iterator[None]:
     """Keep `claim` alive while the block runs. A short job never needs a beat, and costs no statement."""
     over = threading.Event()
+    pause = ledger.HEARTBEAT_SECONDS if every is None else every
 
     def beat() -> None:
-        while not over.wait(every):
+        while not over.wait(pause):
             try:
                 with engine.begin() as connection:
-                    if not ledger.beat(connection, claim):
-                        log.warning("job is no longer ours", action="job_lost", id=str(claim.id))
-                        return
+                    ours = ledger.beat(connection, claim)
+                if ours:
+                    continue
+                # Or it has just finished, and this block is about to end.
+                if not over.wait(1):
+                    log.warning("job is no longer ours", action="job_lost", id=str(claim.id))
+                return
             except SQLAlchemyError as error:
                 log.warning("heartbeat failed", action="heartbeat_failed", id=str(claim.id), error=str(error))
 

@@ -19,15 +19,27 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.dialects.postgresql import UUID as Uuid
 from sqlalchemy.orm import Session
 
-HEARTBEAT_SECONDS = 5
-# Several beats late: a pause of the machine is not yet a death.
-LOST_AFTER_SECONDS = 30
-# A message that is not started by then may be lost; where messages still wait, it is only late.
-UNSTARTED_AFTER_SECONDS = 30
-UNSTARTED_FOR_SURE_SECONDS = 600
+from kitaab_jobs.contract import Job
+
+HEARTBEAT_SECONDS: float = 5
 
 RETRY_BASE_SECONDS = 2
 RETRY_CAP_SECONDS = 3600
+POSTPONE_SECONDS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """After how many seconds the rescue takes something for lost."""
+
+    # Several beats late: a pause of the machine is not yet a death.
+    running: float = 30
+    # A message that is not started by then may be lost; where messages still wait, it is only late.
+    published: float = 30
+    published_for_sure: float = 600
+
+
+PATIENCE = Patience()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +77,26 @@ _TAKE_READY = text(
         ORDER BY priority DESC, run_at, id
         LIMIT :limit
         FOR UPDATE SKIP LOCKED
+    ), taken AS (
+        UPDATE jobs.jobs AS j SET state = 'published', published_at = now()
+        FROM due WHERE j.id = due.id
+        RETURNING j.id, j.name, j.args, j.queue, j.priority, j.run_at
     )
-    UPDATE jobs.jobs AS j SET state = 'published', published_at = now()
-    FROM due WHERE j.id = due.id
-    RETURNING j.id, j.name, j.args, j.queue
+    -- RETURNING keeps no order, and the first message is the first to run.
+    SELECT id, name, args, queue FROM taken ORDER BY priority DESC, run_at, id
     """
 )
 
-# Compare-and-swap: only one delivery finds the row in a state to start from. 'ready' is one, since a
-# message may overtake the commit of the relay that sent it.
+# For a queue that this version does not know: another one may, so the job waits and says why.
+_POSTPONE = text(
+    """
+    UPDATE jobs.jobs SET state = 'scheduled', run_at = now() + :seconds * interval '1 second', error = :reason
+    WHERE id = :id AND state = 'published'
+    """
+)
+
+# Compare-and-swap: only one delivery finds the row in a state to start from. A message that overtakes the
+# commit of the relay that sent it waits here for the row; 'ready' is what it finds where that relay died.
 _CLAIM = text(
     """
     UPDATE jobs.jobs
@@ -103,6 +126,15 @@ _FAIL = text(
         finished_at = CASE WHEN :permanent OR attempt >= max_attempts THEN clock_timestamp() END,
         run_at = clock_timestamp()
             + least(:cap, :base * power(2, attempt - 1)) * (0.5 + random() / 2) * interval '1 second'
+    WHERE id = :id AND state = 'running' AND attempt = :attempt
+    RETURNING state
+    """
+)
+
+# The worker was told to stop, and the work is rolled back: that is nobody's failure, so it is no attempt.
+_RELEASE = text(
+    """
+    UPDATE jobs.jobs SET state = 'ready', attempt = attempt - 1, run_at = clock_timestamp(), error = :reason
     WHERE id = :id AND state = 'running' AND attempt = :attempt
     RETURNING state
     """
@@ -146,12 +178,12 @@ _RESCUE_PUBLISHED = text(
     """
 ).bindparams(bindparam("queues", type_=ARRAY(String)))
 
-# Sent by a plain Celery client, so there is no row yet: recorded on arrival, then treated alike.
+# Sent by a plain Celery client, so there is no row yet: recorded on arrival, then treated alike. The limits
+# are those of the worker's own contract: jobs.kinds may not yet have a job that was just deployed.
 _RECORD = text(
     """
     INSERT INTO jobs.jobs (id, name, args, queue, state, max_attempts, published_at)
-    SELECT :id, kind.name, :args, kind.queue, 'published', kind.max_attempts, now()
-    FROM jobs.kinds AS kind WHERE kind.name = :name
+    VALUES (:id, :name, :args, :queue, 'published', :max_attempts, now())
     ON CONFLICT (id) DO NOTHING
     """
 ).bindparams(bindparam("args", type_=JSONB), bindparam("id", type_=Uuid))
@@ -162,9 +194,17 @@ def take_ready(connection: Connection, limit: int) -> list[Ready]:
     return [Ready(*row) for row in connection.execute(_TAKE_READY, {"limit": limit})]
 
 
-def record(connection: Connection, id: UUID, name: str, args: dict[str, Any]) -> None:
+def postpone(connection: Connection, id: UUID, reason: str) -> None:
+    """Put a job that was taken back for a minute, with the reason."""
+    connection.execute(_POSTPONE, {"id": id, "reason": reason, "seconds": POSTPONE_SECONDS})
+
+
+def record(connection: Connection, id: UUID, job: Job, args: dict[str, Any]) -> None:
     """Write the row of a job that came as a message only."""
-    connection.execute(_RECORD, {"id": id, "name": name, "args": args})
+    connection.execute(
+        _RECORD,
+        {"id": id, "name": job.name, "args": args, "queue": job.queue, "max_attempts": job.max_attempts},
+    )
 
 
 def claim(connection: Connection, id: UUID, worker: str) -> Claim | None:
@@ -186,11 +226,19 @@ def fail(connection: Connection, claim: Claim, error: str, *, permanent: bool) -
         {
             "id": claim.id,
             "attempt": claim.attempt,
-            "error": error[:10_000],
+            "error": _storable(error),
             "permanent": permanent,
             "base": RETRY_BASE_SECONDS,
             "cap": RETRY_CAP_SECONDS,
         },
+    )
+    return state
+
+
+def release(connection: Connection, claim: Claim, reason: str) -> str | None:
+    """Give back a job whose work was rolled back because its worker stops. Return its state, or None."""
+    state: str | None = connection.scalar(
+        _RELEASE, {"id": claim.id, "attempt": claim.attempt, "reason": _storable(reason)}
     )
     return state
 
@@ -201,25 +249,27 @@ def beat(connection: Connection, claim: Claim) -> bool:
     return bool(done.rowcount)
 
 
-def rescue_running(connection: Connection) -> list[tuple[UUID, str, str]]:
+def rescue_running(connection: Connection, patience: Patience) -> list[tuple[UUID, str, str]]:
     """Free the jobs whose worker is gone, and return (id, name, new state) of each."""
-    rows = connection.execute(_RESCUE_RUNNING, {"lost_after": LOST_AFTER_SECONDS})
+    rows = connection.execute(_RESCUE_RUNNING, {"lost_after": patience.running})
     return [(row.id, row.name, row.state) for row in rows]
 
 
-def queues_with_unstarted(connection: Connection) -> list[str]:
+def queues_with_unstarted(connection: Connection, patience: Patience) -> list[str]:
     """Return the queues that have published jobs which should have started by now."""
-    return list(connection.scalars(_UNSTARTED, {"after": UNSTARTED_AFTER_SECONDS}))
+    return list(connection.scalars(_UNSTARTED, {"after": patience.published}))
 
 
-def rescue_published(connection: Connection, empty_queues: list[str]) -> list[tuple[UUID, str, str]]:
+def rescue_published(
+    connection: Connection, empty_queues: list[str], patience: Patience
+) -> list[tuple[UUID, str, str]]:
     """Free published jobs whose message is lost: nothing waits in their queue, or it is very long ago."""
     rows = connection.execute(
         _RESCUE_PUBLISHED,
         {
             "queues": empty_queues,
-            "after": UNSTARTED_AFTER_SECONDS,
-            "for_sure": UNSTARTED_FOR_SURE_SECONDS,
+            "after": patience.published,
+            "for_sure": patience.published_for_sure,
         },
     )
     return [(row.id, row.name, row.state) for row in rows]
@@ -236,3 +286,8 @@ _TOUCH = text(
 def touch(connection: Connection, name: str, kind: str, version: str) -> None:
     """Say that a process is alive."""
     connection.execute(_TOUCH, {"name": name, "kind": kind, "version": version})
+
+
+def _storable(message: str) -> str:
+    """Return `message` as PostgreSQL can store it: no NUL, no half of a surrogate pair, not endless."""
+    return message.replace("\0", "").encode("utf-8", "replace").decode()[:10_000]

@@ -9,28 +9,38 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import threading
 import time
-from typing import Any
+from typing import Any, ClassVar
 
 from celery.beat import Scheduler
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from kitaab_jobs.db.engines import libpq_url, primary
 from kitaab_jobs.db.migrate import sync_kinds
+from kitaab_jobs.db.retries import is_connection_loss, is_contention
+from kitaab_jobs.errors import KitaabError
 from kitaab_jobs.runtime import fires, ledger
+from kitaab_jobs.runtime.execute import describe
 from kitaab_jobs.runtime.logs import logger
-from kitaab_jobs.runtime.relay import Relay
-from kitaab_jobs.runtime.timetable import timetable
+from kitaab_jobs.runtime.relay import RESCUE_SECONDS, Relay
+from kitaab_jobs.runtime.timetable import Schedule, timetable
 from kitaab_jobs.settings import VERSION, settings
 
 log = logger(__name__)
 
 TOUCH_SECONDS = 5.0
+# What is due may be another beat's to fire just now: look again soon, not at once.
+SHORTEST_WAIT_SECONDS = 0.05
 
 
 class LedgerScheduler(Scheduler):
     """Fires what jobs.schedules says, and publishes what the ledger holds."""
+
+    patience: ClassVar[ledger.Patience] = ledger.PATIENCE
+    rescue_seconds: ClassVar[float] = RESCUE_SECONDS
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.engine = primary("kitaab-jobs beat")
@@ -43,12 +53,25 @@ class LedgerScheduler(Scheduler):
 
     def setup_schedule(self) -> None:
         """Read the timetable (a bad line ends beat here, with its reason) and start the relay."""
-        self.lines = timetable()
+        try:
+            self.lines = self.timetable()
+        except KitaabError as error:
+            sys.stderr.write(f"error: {error}\n")
+            sys.exit(error.exit_code)
         self._relay = Relay(
-            self.app, self.engine, libpq_url(settings().direct), f"relay@{socket.gethostname()}/{os.getpid()}"
+            self.app,
+            self.engine,
+            libpq_url(settings().direct),
+            f"relay@{socket.gethostname()}/{os.getpid()}",
+            patience=self.patience,
+            rescue_seconds=self.rescue_seconds,
         )
         self._thread = threading.Thread(target=self._relay.run, name="relay", daemon=True)
         self._thread.start()
+
+    def timetable(self) -> list[Schedule]:
+        """Return the lines that this beat brings along."""
+        return timetable()
 
     def tick(self, *_: Any, **__: Any) -> float:
         """Fire what is due and return the seconds until the next look, one at most."""
@@ -61,7 +84,7 @@ class LedgerScheduler(Scheduler):
         except SQLAlchemyError as error:
             log.warning("beat waits for the database", action="beat_waits", error=str(error).splitlines()[0])
             return 1.0
-        return 1.0 if wait is None else min(max(wait, 0.0), 1.0)
+        return 1.0 if wait is None else min(max(wait, SHORTEST_WAIT_SECONDS), 1.0)
 
     def close(self) -> None:
         """Stop the relay after the batch that it is at."""
@@ -82,14 +105,29 @@ class LedgerScheduler(Scheduler):
     def _fire_due(self) -> None:
         with self.engine.begin() as connection:
             for schedule in fires.due(connection):
+                self._fire(connection, schedule)
+
+    def _fire(self, connection: Connection, schedule: fires.Due) -> None:
+        try:
+            with connection.begin_nested():
                 fired = fires.fire(connection, schedule)
-                log.info(
-                    f"{schedule.name} " + ("fired" if fired.job_id else "skipped"),
-                    action="schedule_fired" if fired.job_id else "schedule_skipped",
-                    schedule=schedule.name,
-                    job_id=str(fired.job_id) if fired.job_id else None,
-                    missed=fired.missed,
-                )
+        except (KitaabError, DBAPIError) as error:
+            if is_connection_loss(error) or is_contention(error):
+                raise
+            # One schedule's trouble, such as a job that no longer exists, must not hold up the others.
+            reason = describe(error)
+            fires.skip(connection, schedule, reason)
+            log.error(
+                f"{schedule.name} failed", action="schedule_failed", schedule=schedule.name, error=reason
+            )
+            return
+        log.info(
+            f"{schedule.name} " + ("fired" if fired.job_id else "skipped"),
+            action="schedule_fired" if fired.job_id else "schedule_skipped",
+            schedule=schedule.name,
+            job_id=str(fired.job_id) if fired.job_id else None,
+            missed=fired.missed,
+        )
 
     def _touch(self) -> None:
         if time.monotonic() - self._touched_at >= TOUCH_SECONDS:

@@ -13,11 +13,13 @@ depends_on = None
 
 # Roles belong to the whole cluster: they are made only where they are missing, without a password and
 # without LOGIN (an operator grants both), and a downgrade leaves them. Two databases that migrate at
-# once may both try, so the loser's duplicate is not an error.
+# once may both try, so the loser's duplicate is not an error. Since PostgreSQL 16 a CREATEROLE login that
+# is no superuser, as managed services give one, may grant a role that it made but not become it at once.
 ROLES = """
 DO $$
 DECLARE
     role_name text;
+    becoming text := CASE WHEN current_setting('server_version_num')::integer >= 160000 THEN 'SET' ELSE 'MEMBER' END;
 BEGIN
     FOREACH role_name IN ARRAY ARRAY['kitaab_admin', 'kitaab_app', 'kitaab_readonly', 'kitaab_worker'] LOOP
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role_name) THEN
@@ -27,7 +29,7 @@ BEGIN
             END;
         END IF;
     END LOOP;
-    IF NOT pg_has_role(current_user, 'kitaab_admin', 'MEMBER') THEN
+    IF NOT pg_has_role(current_user, 'kitaab_admin', becoming) THEN
         EXECUTE 'GRANT kitaab_admin TO ' || quote_ident(current_user);
     END IF;
     IF current_user <> 'kitaab_admin' THEN
@@ -94,6 +96,28 @@ CREATE TABLE jobs.partitioned_tables (
 COMMENT ON TABLE jobs.partitioned_tables IS 'the tables of which jobs.make_partition makes partitions';
 GRANT SELECT ON jobs.partitioned_tables TO kitaab_readonly, kitaab_worker;
 
+-- A partition gets its parent's row triggers from PostgreSQL, but not those for each statement, which fire
+-- for the table that a statement names: without them, who names the partition leaves no history.
+CREATE FUNCTION jobs.copy_triggers(parent text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    definition text;
+BEGIN
+    FOR definition IN
+        SELECT replace(pg_get_triggerdef(t.oid), ' ON public.' || quote_ident(parent) || ' ',
+                       ' ON public.' || quote_ident(c.relname) || ' ')
+        FROM pg_trigger AS t
+        JOIN pg_inherits AS i ON i.inhparent = t.tgrelid
+        JOIN pg_class AS c ON c.oid = i.inhrelid
+        WHERE t.tgrelid = to_regclass('public.' || quote_ident(parent))
+          AND NOT t.tgisinternal AND (t.tgtype & 1) = 0
+          AND NOT EXISTS (SELECT FROM pg_trigger AS own WHERE own.tgrelid = c.oid AND own.tgname = t.tgname)
+    LOOP
+        EXECUTE definition;
+    END LOOP;
+END
+$$;
+
 CREATE FUNCTION jobs.make_partition(parent text, lower_bound date, upper_bound date) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
 DECLARE
@@ -105,7 +129,11 @@ BEGIN
     SELECT * INTO key FROM jobs.partitioned_tables WHERE table_name = parent;
     IF NOT FOUND THEN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
-            MESSAGE = quote_literal(parent) || ' is not a partitioned table of the platform';
+            MESSAGE = quote_nullable(parent) || ' is not a partitioned table of the platform';
+    END IF;
+    IF lower_bound NOT BETWEEN '0001-01-01' AND '9998-12-01' THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = 'a partition begins in a year from 1 to 9998, not on ' || lower_bound;
     END IF;
     IF lower_bound = date_trunc('year', lower_bound)
        AND upper_bound = date_trunc('year', lower_bound) + interval '1 year' THEN
@@ -127,6 +155,7 @@ BEGIN
     EXECUTE 'ALTER TABLE public.' || quote_ident(child) || ' ENABLE ROW LEVEL SECURITY';
     EXECUTE 'ALTER TABLE public.' || quote_ident(parent) || ' ATTACH PARTITION public.' || quote_ident(child)
         || ' FOR VALUES FROM (' || low || ') TO (' || high || ')';
+    PERFORM jobs.copy_triggers(parent);
     RETURN child;
 END
 $$;
@@ -142,6 +171,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.execute("""
         DROP FUNCTION jobs.make_partition(text, date, date);
+        DROP FUNCTION jobs.copy_triggers(text);
         DROP TABLE jobs.partitioned_tables;
         DROP FUNCTION public.refuse_change();
         DROP FUNCTION public.set_updated_at();

@@ -53,7 +53,7 @@ GRANT SELECT (user_id, email, full_name, timezone, language, is_active, created_
 LOGIN = """
 CREATE FUNCTION user_for_login(login_email text)
 RETURNS TABLE (user_id bigint, password_hash text, email_verified boolean, is_active boolean)
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
     SELECT u.user_id, u.password_hash, u.email_verified, u.is_active
     FROM public.users AS u
@@ -116,16 +116,21 @@ CREATE INDEX idx_deed_items_deed_fk ON deed_items (deed_id)
 """
 
 # A level is the parent's plus one, so a cycle has no levels that agree. Two moves at once could still
-# each look right and close a ring between them, hence the lock on the deed: one move at a time.
+# each look right and close a ring between them, or one could carry along the items that it sees while
+# another is added: hence one change of a deed's tree at a time. The deed's row is written, not only
+# locked: in READ COMMITTED both make the second one wait and then see the first one's work; in REPEATABLE
+# READ, where it would go on seeing the old tree, only a write makes it fail (40001) and try again.
 HIERARCHY = """
 CREATE FUNCTION place_deed_item() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     expected integer := 1;
     moved boolean := TG_OP = 'UPDATE' AND NEW.parent_deed_item_id IS DISTINCT FROM OLD.parent_deed_item_id;
 BEGIN
+    IF moved OR NEW.parent_deed_item_id IS NOT NULL THEN
+        UPDATE public.deeds SET updated_at = updated_at WHERE deed_id = NEW.deed_id;
+    END IF;
     IF NEW.parent_deed_item_id IS NOT NULL THEN
-        PERFORM FROM public.deeds WHERE deed_id = NEW.deed_id FOR NO KEY UPDATE;
         SELECT level + 1 INTO expected FROM public.deed_items
         WHERE deed_item_id = NEW.parent_deed_item_id AND deed_id = NEW.deed_id;
         IF NOT FOUND THEN
@@ -159,7 +164,7 @@ $$;
 
 -- When an item moves, those below it move along: each one's trigger above takes its new parent's level.
 CREATE FUNCTION carry_descendants() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     UPDATE public.deed_items SET level = NEW.level + 1
     WHERE parent_deed_item_id = NEW.deed_item_id AND level <> NEW.level + 1;

@@ -56,7 +56,7 @@ CREATE TRIGGER permissions_updated_at BEFORE UPDATE ON permissions
 # What is shared is the requestee's: an item of anybody else's cannot be given away.
 OWNED_BY_REQUESTEE = """
 CREATE FUNCTION permission_is_requestees() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF NOT EXISTS (
         SELECT FROM public.relations AS r
@@ -78,7 +78,7 @@ CREATE TRIGGER permissions_requestees BEFORE INSERT OR UPDATE OF relation_id, de
 # Evaluated once for a query, not once for a row: the policies read it as an uncorrelated subquery.
 SHARED = """
 CREATE FUNCTION app_shared_deed_items(needed permission_type_enum) RETURNS SETOF bigint
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
     SELECT p.deed_item_id
     FROM public.relations AS r
@@ -88,18 +88,18 @@ BEGIN ATOMIC
       AND p.permission_type >= needed;
 END;
 CREATE FUNCTION app_shared_deeds() RETURNS SETOF bigint
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
     SELECT i.deed_id FROM public.deed_items AS i
     WHERE i.deed_item_id IN (SELECT public.app_shared_deed_items('read'));
 END;
 CREATE FUNCTION app_own_deeds() RETURNS SETOF bigint
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
     SELECT d.deed_id FROM public.deeds AS d WHERE d.user_id = public.app_user_id();
 END;
 CREATE FUNCTION app_relations(owned boolean) RETURNS SETOF bigint
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
     SELECT r.relation_id FROM public.relations AS r
     WHERE r.requestee_id = public.app_user_id()
@@ -134,14 +134,15 @@ CREATE POLICY scale_values_shared ON scale_values FOR SELECT TO kitaab_app
 ALTER TABLE relations ENABLE ROW LEVEL SECURITY;
 CREATE POLICY relations_seen ON relations FOR SELECT TO kitaab_app
     USING ((SELECT app_user_id()) IN (requester_id, requestee_id));
--- One asks in one's own name; the one who is asked answers; either may end it.
+-- One asks in one's own name; the one who is asked answers; either may end it, but not the one who is
+-- blocked: with the row, the block would be gone, and one could ask again.
 CREATE POLICY relations_asked ON relations FOR INSERT TO kitaab_app
     WITH CHECK (requester_id = (SELECT app_user_id()) AND status = 'pending');
 CREATE POLICY relations_answered ON relations FOR UPDATE TO kitaab_app
     USING (requestee_id = (SELECT app_user_id()))
     WITH CHECK (requestee_id = (SELECT app_user_id()));
 CREATE POLICY relations_ended ON relations FOR UPDATE TO kitaab_app
-    USING (requester_id = (SELECT app_user_id()))
+    USING (requester_id = (SELECT app_user_id()) AND status <> 'blocked')
     WITH CHECK (requester_id = (SELECT app_user_id()) AND deleted_at IS NOT NULL);
 CREATE POLICY relations_analytics ON relations FOR SELECT TO kitaab_readonly USING (true);
 

@@ -81,7 +81,7 @@ INSERT INTO jobs.partitioned_tables VALUES ('entry_history', 'changed_at', 'time
 # date may move it to another partition; the transition tables hold both halves all the same.
 RECORD = """
 CREATE FUNCTION record_entry_history() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF TG_OP = 'INSERT' THEN
         INSERT INTO public.entry_history
@@ -116,7 +116,7 @@ CREATE TRIGGER entries_history_delete AFTER DELETE ON entries REFERENCING OLD TA
 # a statement, and it also refuses a value that another deed's scale defines.
 OWNERSHIP = """
 CREATE FUNCTION check_entry_ownership() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     wrong record;
 BEGIN
@@ -144,6 +144,23 @@ CREATE TRIGGER entries_ownership_update AFTER UPDATE ON entries REFERENCING NEW 
     FOR EACH STATEMENT EXECUTE FUNCTION check_entry_ownership()
 """
 
+# Who recorded an entry stays as it was, until that person is deleted (ON DELETE SET NULL).
+AUTHOR = """
+CREATE FUNCTION keep_entry_author() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF NEW.created_by_user_id IS NOT NULL OR OLD.created_by_user_id IS NULL
+       OR EXISTS (SELECT FROM public.users WHERE user_id = OLD.created_by_user_id) THEN
+        RAISE EXCEPTION USING ERRCODE = 'check_violation', CONSTRAINT = 'entries_author_never_changes',
+            MESSAGE = 'who recorded entry ' || OLD.entry_id || ' never changes (created_by_user_id)';
+    END IF;
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER entries_author BEFORE UPDATE OF created_by_user_id ON entries FOR EACH ROW
+    WHEN (OLD.created_by_user_id IS DISTINCT FROM NEW.created_by_user_id) EXECUTE FUNCTION keep_entry_author()
+"""
+
 SECURITY = """
 ALTER TABLE entries ENABLE ROW LEVEL SECURITY;
 CREATE POLICY user_entries_policy ON entries TO kitaab_app
@@ -156,6 +173,10 @@ CREATE POLICY entries_shared_insert ON entries FOR INSERT TO kitaab_app
 CREATE POLICY entries_shared_update ON entries FOR UPDATE TO kitaab_app
     USING (deed_item_id IN (SELECT app_shared_deed_items('write')))
     WITH CHECK (deed_item_id IN (SELECT app_shared_deed_items('write')));
+-- Whoever writes signs: nobody records in another one's name. (Restrictive: on top of all of the above.)
+CREATE POLICY entries_signed ON entries AS RESTRICTIVE FOR INSERT TO kitaab_app
+    WITH CHECK (created_by_user_id = (SELECT app_user_id())
+                OR (created_by_user_id IS NULL AND user_id = (SELECT app_user_id())));
 CREATE POLICY entries_analytics ON entries FOR SELECT TO kitaab_readonly USING (true);
 CREATE POLICY entries_jobs ON entries FOR SELECT TO kitaab_worker USING (true);
 ALTER TABLE entry_history ENABLE ROW LEVEL SECURITY;
@@ -164,7 +185,11 @@ CREATE POLICY entry_history_own ON entry_history FOR SELECT TO kitaab_app
 CREATE POLICY entry_history_analytics ON entry_history FOR SELECT TO kitaab_readonly USING (true);
 GRANT SELECT, INSERT, UPDATE, DELETE ON entries TO kitaab_app;
 GRANT SELECT ON entry_history TO kitaab_app;
-GRANT SELECT ON entries, entry_history TO kitaab_readonly;
+-- What people wrote is nobody's to analyse: the notes are left out, and the history's values hold them.
+GRANT SELECT (entry_id, entry_date, user_id, deed_item_id, created_by_user_id, scale_id, scale_value_id,
+              count_value, created_at, updated_at) ON entries TO kitaab_readonly;
+GRANT SELECT (entry_history_id, changed_at, entry_id, entry_date, user_id, operation, changed_by_user_id,
+              changed_by_role) ON entry_history TO kitaab_readonly;
 GRANT SELECT ON entries TO kitaab_worker
 """
 
@@ -186,7 +211,7 @@ $$
 
 
 def upgrade() -> None:
-    for statement in (ENTRIES, HISTORY, RECORD, OWNERSHIP, SECURITY, PARTITIONS):
+    for statement in (ENTRIES, HISTORY, RECORD, OWNERSHIP, AUTHOR, SECURITY, PARTITIONS):
         op.execute(statement)
 
 
@@ -194,6 +219,7 @@ def downgrade() -> None:
     op.execute("""
         DELETE FROM jobs.partitioned_tables WHERE table_name IN ('entries', 'entry_history');
         DROP TABLE entries;
+        DROP FUNCTION keep_entry_author();
         DROP FUNCTION check_entry_ownership();
         DROP FUNCTION record_entry_history();
         DROP TABLE entry_history;

@@ -1,4 +1,4 @@
-"""The audit log of critical operations, written by triggers.
+"""The audit log of critical operations, written by triggers, and the columns that never change.
 
 Revision ID: 0007
 Revises: 0006
@@ -44,10 +44,12 @@ END
 $$;
 ALTER TABLE audit_log ENABLE ROW LEVEL SECURITY;
 CREATE POLICY audit_log_own ON audit_log FOR SELECT TO kitaab_app USING (user_id = (SELECT app_user_id()));
+-- Whoever adds a row of their own signs it.
 CREATE POLICY audit_log_written ON audit_log FOR INSERT TO kitaab_app
-    WITH CHECK (user_id IS NOT DISTINCT FROM (SELECT app_user_id()));
+    WITH CHECK (user_id IS NOT DISTINCT FROM (SELECT app_user_id()) AND db_role = session_user);
 CREATE POLICY audit_log_analytics ON audit_log FOR SELECT TO kitaab_readonly USING (true);
-CREATE POLICY audit_log_jobs ON audit_log FOR INSERT TO kitaab_worker WITH CHECK (true);
+CREATE POLICY audit_log_jobs ON audit_log FOR INSERT TO kitaab_worker
+    WITH CHECK (db_role = session_user);
 GRANT SELECT, INSERT ON audit_log TO kitaab_app;
 GRANT SELECT ON audit_log TO kitaab_readonly;
 GRANT INSERT ON audit_log TO kitaab_worker
@@ -58,7 +60,7 @@ GRANT INSERT ON audit_log TO kitaab_worker
 # One statement is one INSERT.
 TRIGGER = """
 CREATE FUNCTION record_audit() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     key_column text := TG_ARGV[0];
     masked text[] := string_to_array(TG_ARGV[1], ',');
@@ -94,6 +96,38 @@ END
 $$
 """
 
+# Which row it is and whose never changes: a new key would hide a change from the audit log and the
+# history, which pair a row's old and new state by it, and a new owner would carry the row to somebody
+# else, past every rule that was checked when it was made.
+IDENTITY = """
+CREATE FUNCTION refuse_new_identity() RETURNS trigger
+LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION USING ERRCODE = 'check_violation', CONSTRAINT = TG_NAME, TABLE = TG_TABLE_NAME,
+        MESSAGE = 'which row of ' || TG_TABLE_NAME || ' it is and whose never changes (' || TG_ARGV[0] || ')';
+END
+$$
+"""
+
+# table, the columns that stay as they were inserted
+KEPT = (
+    ("users", "user_id"),
+    ("deeds", "deed_id, user_id"),
+    ("deed_items", "deed_item_id, deed_id"),
+    ("scales", "scale_id, deed_id"),
+    ("scale_values", "scale_value_id, scale_id"),
+    ("relations", "relation_id, requester_id, requestee_id"),
+    ("permissions", "permission_id, relation_id, deed_item_id"),
+    ("entries", "entry_id, user_id"),
+    ("reflection_messages", "reflection_message_id, user_id"),
+    ("messages", "message_id, user_id"),
+    ("notifications", "notification_id, user_id"),
+    ("merits", "merit_id, user_id, deed_id"),
+    ("merit_items", "merit_item_id, merit_id, deed_id"),
+    ("targets", "target_id, user_id"),
+    ("target_items", "target_item_id, target_id"),
+)
+
 COMPUTED = "updated_at,percent,is_satisfied"
 
 # table, key column, masked, not worth a row alone
@@ -121,8 +155,14 @@ AUDITED = (
 
 
 def upgrade() -> None:
-    op.execute(TABLE)
-    op.execute(TRIGGER)
+    for statement in (TABLE, TRIGGER, IDENTITY):
+        op.execute(statement)
+    for table, columns in KEPT:
+        old, new = (", ".join(f"{row}.{name}" for name in columns.split(", ")) for row in ("OLD", "NEW"))
+        op.execute(f"""
+            CREATE TRIGGER {table}_identity BEFORE UPDATE OF {columns} ON {table} FOR EACH ROW
+                WHEN (ROW ({old}) IS DISTINCT FROM ROW ({new})) EXECUTE FUNCTION refuse_new_identity('{columns}')
+        """)
     for table, key, masked, ignored in AUDITED:
         call = f"FOR EACH STATEMENT EXECUTE FUNCTION record_audit('{key}', '{masked}', '{ignored}')"
         op.execute(f"""
@@ -140,7 +180,10 @@ def downgrade() -> None:
             DROP TRIGGER {table}_audit_update ON {table};
             DROP TRIGGER {table}_audit_insert ON {table}
         """)
+    for table, _ in reversed(KEPT):
+        op.execute(f"DROP TRIGGER {table}_identity ON {table}")
     op.execute("""
+        DROP FUNCTION refuse_new_identity();
         DROP FUNCTION record_audit();
         DELETE FROM jobs.partitioned_tables WHERE table_name = 'audit_log';
         DROP TABLE audit_log

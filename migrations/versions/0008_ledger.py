@@ -202,7 +202,8 @@ CREATE TABLE jobs.deliveries (
 -- Guarantee: one reminder for a person, local day and channel.
 CREATE UNIQUE INDEX uq_deliveries_day ON jobs.deliveries (user_id, due_date, channel) WHERE state <> 'missed';
 CREATE INDEX idx_deliveries_open ON jobs.deliveries (created_at) WHERE state IN ('pending', 'sending');
-CREATE INDEX idx_deliveries_notification ON jobs.deliveries (notification_id)
+CREATE INDEX idx_deliveries_notification ON jobs.deliveries (notification_id);
+CREATE INDEX idx_deliveries_user_id ON jobs.deliveries (user_id)
 """
 
 SECURITY = """

@@ -3,7 +3,7 @@
 `load` writes it into a migrated database; `nearly_there` finds merits that one entry completes.
 """
 
-from kitaab_jobs.devstack.sample.load import Report, load
+from kitaab_jobs.devstack.sample.loader import Report, load
 from kitaab_jobs.devstack.sample.nearly import NearlyThere, nearly_there
 
 __all__ = ["NearlyThere", "Report", "load", "nearly_there"]

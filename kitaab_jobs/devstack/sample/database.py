@@ -6,13 +6,16 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
+from itertools import pairwise
 
 import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
 from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
 
 from kitaab_jobs.db.engines import libpq_url
+from kitaab_jobs.db.retries import is_connection_loss, is_contention, sqlstate
 from kitaab_jobs.devstack.sample.lanes import Connection
 from kitaab_jobs.devstack.sample.rows import COLUMNS, Keys
 from kitaab_jobs.errors import KitaabError, ServerError
@@ -32,55 +35,67 @@ _SLACK = 1_000
 @contextmanager
 def connected(engine_or_url: Engine | str) -> Iterator[Connection]:
     """Yield a connection that commits only when told to; what is not committed at the end is not kept."""
-    with _explained():
-        if isinstance(engine_or_url, str):
-            opened = _connect(engine_or_url)
-            try:
-                yield opened
-            finally:
-                opened.close()
-            return
-        pooled = engine_or_url.raw_connection()
+    if isinstance(engine_or_url, str):
+        opened = psycopg.connect(
+            libpq_url(engine_or_url), connect_timeout=10, application_name="kitaab-jobs seed"
+        )
         try:
-            connection = pooled.driver_connection
-            assert isinstance(connection, psycopg.Connection), "the engine must use psycopg 3"
-            connection.rollback()
-            before = connection.autocommit
-            connection.autocommit = False
-            try:
-                yield connection
-            finally:
+            yield opened
+        finally:
+            opened.close()
+        return
+    pooled = engine_or_url.raw_connection()
+    try:
+        connection = pooled.driver_connection
+        assert isinstance(connection, psycopg.Connection), "the engine must use psycopg 3"
+        connection.rollback()
+        before = connection.autocommit
+        connection.autocommit = False
+        try:
+            yield connection
+        finally:
+            if not connection.closed:
                 connection.rollback()
                 connection.autocommit = before
-        finally:
-            pooled.close()
-
-
-def _connect(url: str) -> Connection:
-    try:
-        return psycopg.connect(libpq_url(url), connect_timeout=10, application_name="kitaab-jobs seed")
-    except psycopg.OperationalError as error:
-        raise ServerError(f"PostgreSQL at {redacted(url)} cannot be reached: {_first_line(error)}") from error
+    finally:
+        pooled.close()
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
-    """Say in one line what a refusal of the database means here."""
+def explained(engine_or_url: Engine | str) -> Iterator[None]:
+    """Raise what PostgreSQL refuses as a `KitaabError` that says in one line what it means here."""
     try:
         yield
-    except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
-        raise KitaabError(
-            "the database has no tables of Kitaab", remedy="run 'kitaab-jobs migrate' first"
-        ) from error
-    except psycopg.errors.InsufficientPrivilege as error:
-        raise KitaabError(
-            f"only the owner of the tables can load sample data: {_first_line(error)}",
+    except (psycopg.Error, DBAPIError) as error:
+        url = engine_or_url if isinstance(engine_or_url, str) else engine_or_url.url.render_as_string()
+        raise _meaning(error, url) from error
+
+
+def _meaning(error: psycopg.Error | DBAPIError, url: str) -> KitaabError:
+    cause = getattr(error, "orig", None) or error
+    diagnosis = getattr(cause, "diag", None)
+    # Not the details: they quote rows.
+    said = getattr(diagnosis, "message_primary", None) or str(cause).strip().partition("\n")[0]
+    state = sqlstate(error)
+    if is_connection_loss(error):
+        return ServerError(
+            f"PostgreSQL at {redacted(url)} cannot be used: {said}", remedy="see 'kitaab-jobs doctor'"
+        )
+    if state in ("42P01", "3F000"):  # undefined table, schema
+        return ServerError(
+            f"the database at {redacted(url)} has no tables of Kitaab",
+            remedy="run 'kitaab-jobs migrate' first",
+        )
+    if state == "42501":  # insufficient privilege
+        return ServerError(
+            f"sample data is loaded by the owner of the tables: {said}",
             remedy="set KITAAB_ADMIN_URL to the owner's address",
-        ) from error
-
-
-def _first_line(error: psycopg.Error) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        )
+    if is_contention(error) or state == "23505":  # unique violation
+        return ServerError(
+            f"another program wrote to the same tables: {said}", remedy="stop it, or wait, and try again"
+        )
+    return ServerError(f"PostgreSQL refused the sample data: {said}", remedy="see 'kitaab-jobs doctor'")
 
 
 @contextmanager
@@ -95,7 +110,7 @@ def alone(connection: Connection) -> Iterator[None]:
     try:
         yield
     finally:
-        if not connection.broken:
+        if not connection.closed:
             connection.rollback()
             connection.execute("SELECT pg_advisory_unlock(%s)", (LOAD_LOCK,))
             connection.commit()
@@ -156,17 +171,21 @@ def advance_sequences(connection: Connection, keys: Keys) -> None:
 
 
 def make_partitions(connection: Connection, start: date, today: date) -> None:
-    """Make the yearly partitions of entries that are missing between the two dates, both included."""
-    bounds = connection.execute(
+    """Make the partitions of entries that are missing between the two dates: whole years where none is there."""
+    found = connection.execute(
         "SELECT pg_get_expr(c.relpartbound, c.oid) FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid"
         " WHERE i.inhparent = 'public.entries'::regclass"
     ).fetchall()
-    covered = {int(year) for (bound,) in bounds for year in re.findall(r"FROM \('(\d{4})-", bound)}
+    bounds = [re.findall(r"\('([0-9-]+)'\)", bound) for (bound,) in found]
     for year in range(start.year, today.year + 1):
-        if year not in covered:
-            connection.execute(
-                "SELECT jobs.make_partition('entries', %s, %s)", (date(year, 1, 1), date(year + 1, 1, 1))
-            )
+        firsts = [date(year + month // 12, month % 12 + 1, 1) for month in range(13)]
+        missing = [
+            pair
+            for pair in pairwise(firsts)
+            if not any(low <= pair[0].isoformat() < high for low, high in bounds)
+        ]
+        for low, high in [(firsts[0], firsts[-1])] if len(missing) == 12 else missing:
+            connection.execute("SELECT jobs.make_partition('entries', %s, %s)", (low, high))
 
 
 def analyze(connection: Connection) -> None:

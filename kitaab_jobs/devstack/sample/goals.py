@@ -91,7 +91,8 @@ class Goals:
         start = random.choice((person.joined, stream.first, random.randrange(person.joined, until + 1)))
         if stage == "begun":
             start = person.today + random.randrange(-3, 8)
-        window = random.randrange(start, max(until - duration, start) + 1) if duration else start
+        # Without a duration every entry counts, whenever the merit was made.
+        window = random.randrange(start, max(until - duration, start) + 1) if duration else 0
         end = window + duration - 1 if duration else until
         kept = self._of_deed(stream)
         chosen = random.sample(kept, min(len(kept), random.choice((1, 1, 2, 2, 3))))

@@ -30,14 +30,16 @@ class NearlyThere(NamedTuple):
 
 
 # A merit of N days is taken only in its first N days, when there is a single window: what is missing
-# in it is then missing, whatever happened before. Parts are measured as the platform measures them:
-# counts are added, scale values counted, over the item and those below it, each entry once.
+# in it is then missing, whatever happened before. One without a duration counts every entry. Parts are
+# measured as the platform measures them: counts are added, scale values counted, over the item and
+# those below it, each entry once.
 _QUERY = text("""
     WITH RECURSIVE days AS (
         SELECT * FROM unnest(CAST(:zones AS text[]), CAST(:days AS date[])) AS d (zone, day)
     ),
     open_merits AS (
-        SELECT m.merit_id, m.name, m.merit_type, m.start_date, u.user_id, u.full_name, days.day
+        SELECT m.merit_id, m.name, m.merit_type, u.user_id, u.full_name, days.day,
+               CASE WHEN m.duration_days IS NULL THEN '-infinity' ELSE m.start_date END AS since
         FROM merits AS m
         JOIN users AS u ON u.user_id = m.user_id AND u.is_active AND u.deleted_at IS NULL
         JOIN deeds AS d ON d.deed_id = m.deed_id AND d.deleted_at IS NULL
@@ -62,7 +64,7 @@ _QUERY = text("""
                    ELSE count(*) FILTER (WHERE e.scale_value_id = i.scale_value_id) END AS amount
             FROM lines JOIN entries AS e ON e.deed_item_id = lines.deed_item_id
             WHERE lines.root = i.deed_item_id AND e.user_id = m.user_id
-              AND e.entry_date BETWEEN m.start_date AND m.day
+              AND e.entry_date BETWEEN m.since AND m.day
         ) AS done
     ),
     open_parts AS (

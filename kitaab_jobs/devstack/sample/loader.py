@@ -65,14 +65,17 @@ def load(
     The same arguments give the same rows in every database that nobody has used. `on_progress` is told
     a stage (`people`, `entries`), how many are done and of how many. A database that has people is
     refused unless `add` is true. Three connections are opened at once. Raises `UsageError` for a number
-    out of range, `ServerError` for a server out of reach, and `KitaabError` where the database cannot
-    take the sample.
+    out of range, `KitaabError` for a database in use, and `ServerError` for what PostgreSQL refuses.
     """
     _check("people", people, MOST_PEOPLE)
     _check("years", years, MOST_YEARS)
     tell = on_progress or (lambda _stage, _done, _total: None)
     begun = perf_counter()
-    with database.connected(engine_or_url) as connection, database.alone(connection):
+    with (
+        database.explained(engine_or_url),
+        database.connected(engine_or_url) as connection,
+        database.alone(connection),
+    ):
         with connection.transaction():
             connection.execute(SETTINGS)
             database.refuse_unfit(connection, add=add)

@@ -1,0 +1,159 @@
+"""What progress must be, said a second time: dictionaries, and loops over days. Slow and plain.
+
+It is written from the rules (the docstring of kitaab_jobs.progress), not from the SQL. Dates come from
+zoneinfo, which carries other zone data than the platform; shares are fractions, which never round.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from decimal import Decimal
+from fractions import Fraction
+from math import floor
+from zoneinfo import ZoneInfo
+
+DAY = dt.timedelta(days=1)
+
+
+@dataclass
+class Entry:
+    """What a person recorded for one item and day."""
+
+    count: Decimal | None = None
+    value: int | None = None
+
+
+@dataclass
+class Item:
+    """A deed item: whose it is and what it is below."""
+
+    person: int
+    deed: int
+    parent: int | None = None
+    scale: bool = False
+
+
+@dataclass
+class Part:
+    """One item of a goal; with a scale value it counts entries, else it sums counts."""
+
+    item: int
+    goal: Decimal
+    value: int | None = None
+
+
+@dataclass
+class Shown:
+    """What the database shows of a goal."""
+
+    percent: int = 0
+    is_satisfied: bool = False
+    completed_on: dt.date | None = None
+
+
+@dataclass
+class Goal:
+    """A merit (`days` long, or without length) or a target (which has an `end`)."""
+
+    person: int
+    deed: int | None
+    logic: str
+    start: dt.date
+    days: int | None = None
+    end: dt.date | None = None
+    parts: dict[int, Part] = field(default_factory=dict)
+    live: bool = True
+    shown: Shown = field(default_factory=Shown)
+
+
+@dataclass
+class World:
+    """Everything that progress depends on."""
+
+    zones: dict[int, str] = field(default_factory=dict)
+    items: dict[int, Item] = field(default_factory=dict)
+    entries: dict[tuple[int, dt.date], Entry] = field(default_factory=dict)
+    goals: dict[tuple[str, int], Goal] = field(default_factory=dict)
+
+    def today(self, person: int, now: dt.datetime) -> dt.date:
+        """The date on the person's own calendar."""
+        return now.astimezone(ZoneInfo(self.zones[person])).date()
+
+    def is_below(self, item: int, top: int) -> bool:
+        """Whether `item` is `top` or a descendant of it."""
+        at: int | None = item
+        while at is not None and at != top:
+            at = self.items[at].parent
+        return at == top
+
+    def done(self, part: Part, first: dt.date, last: dt.date) -> Decimal:
+        """What the entries from `first` to `last` bring to one part of a goal."""
+        total = Decimal(0)
+        for (item, day), entry in self.entries.items():
+            if first <= day <= last and self.is_below(item, part.item):
+                if part.value is None:
+                    total += entry.count or 0
+                elif entry.value == part.value:
+                    total += 1
+        return total
+
+
+def refresh(world: World, now: dt.datetime) -> None:
+    """Show for every goal what holds now; what was once complete stays complete."""
+    for goal in world.goals.values():
+        if goal.live:
+            goal.shown = _after(goal.shown, _judge(world, goal, world.today(goal.person, now)))
+
+
+def _after(before: Shown, found: Shown) -> Shown:
+    completed_on = before.completed_on or found.completed_on
+    percent = 100 if completed_on else found.percent
+    return Shown(percent, found.is_satisfied, completed_on)
+
+
+def _judge(world: World, goal: Goal, today: dt.date) -> Shown:
+    completed_on = None
+    for first, last in _windows(world, goal, today):
+        if completed_on is None and _reached(world, goal, first, last):
+            completed_on = last
+    first, last = _window_of(goal, today)
+    return Shown(_percent(world, goal, first, last), _reached(world, goal, first, last), completed_on)
+
+
+def _windows(world: World, goal: Goal, today: dt.date) -> Iterator[tuple[dt.date, dt.date]]:
+    """Every window that the goal has had so far, in the order of their last days."""
+    day = min([goal.start, today, *(day for _, day in world.entries)])
+    while day <= today:
+        if goal.end is None or day <= goal.end:
+            yield _window_of(goal, day)
+        day += DAY
+
+
+def _window_of(goal: Goal, day: dt.date) -> tuple[dt.date, dt.date]:
+    """The first and the last date whose entries count on `day`."""
+    if goal.end is not None:
+        return goal.start, min(goal.end, day)
+    if goal.days is None:
+        return dt.date.min, day
+    if (day - goal.start).days < goal.days:
+        return goal.start, day
+    return day - (goal.days - 1) * DAY, day
+
+
+def _reached(world: World, goal: Goal, first: dt.date, last: dt.date) -> bool:
+    states = [world.done(part, first, last) >= part.goal for part in goal.parts.values()]
+    return bool(states) and (all(states) if goal.logic == "AND" else any(states))
+
+
+def _percent(world: World, goal: Goal, first: dt.date, last: dt.date) -> int:
+    """The percentage of a goal that was never complete."""
+    shares = [
+        min(Fraction(1), Fraction(world.done(part, first, last)) / Fraction(part.goal))
+        for part in goal.parts.values()
+    ]
+    if not shares:
+        return 0
+    share = sum(shares) / len(shares) if goal.logic == "AND" else max(shares)
+    return min(99, floor(share * 100))

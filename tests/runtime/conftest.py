@@ -1,0 +1,88 @@
+"""What the tests of the runtime share: a table for effects, a Redis of their own, a Celery app on it."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from celery import Celery
+from kombu import pools
+from sqlalchemy import Engine, text
+
+from kitaab_jobs.devstack.redis import EmbeddedRedis
+from kitaab_jobs.runtime.app import configuration
+from kitaab_jobs.settings import Settings
+from tests.conftest import engine_for
+
+
+@pytest.fixture(scope="module")
+def _database_of_module(
+    _cloned: Callable[[], str], url_for: Callable[[str, str], str]
+) -> Iterator[dict[str, Engine]]:
+    """Engines, by role, on one database for all tests of a module: to clone one for each takes longer."""
+    name = _cloned()
+    engines = {
+        role: engine_for(url_for(role, name)) for role in ("kitaab_admin", "kitaab_worker", "postgres")
+    }
+    with engines["kitaab_admin"].begin() as connection:
+        connection.execute(text("CREATE TABLE jobs.effects (id bigserial, job text, note text)"))
+        connection.execute(text("GRANT ALL ON jobs.effects, jobs.effects_id_seq TO kitaab_worker"))
+    yield engines
+    for engine in engines.values():
+        engine.dispose()
+
+
+@pytest.fixture
+def effects(_database_of_module: dict[str, Engine]) -> Engine:
+    """An engine, as the owner, on an empty ledger beside a table in which jobs leave traces to count."""
+    engine = _database_of_module["kitaab_admin"]
+    with engine.begin() as connection:
+        for table in ("jobs", "fires", "schedules", "processes", "effects"):
+            connection.execute(text(f"DELETE FROM jobs.{table}"))
+    return engine
+
+
+@pytest.fixture
+def worker_engine(effects: Engine, _database_of_module: dict[str, Engine]) -> Engine:
+    """An engine on the database of `effects` for the role that workers have."""
+    return _database_of_module["kitaab_worker"]
+
+
+@pytest.fixture
+def superuser_engine(effects: Engine, _database_of_module: dict[str, Engine]) -> Engine:
+    """An engine on the database of `effects` for who may do everything."""
+    return _database_of_module["postgres"]
+
+
+@pytest.fixture(scope="module")
+def own_redis() -> Iterator[EmbeddedRedis]:
+    """A Redis that a test may stop and empty, since nobody else is on it."""
+    folder = Path(tempfile.mkdtemp(prefix="kitaab-redis-"))
+    folder.chmod(0o755)
+    server = EmbeddedRedis(folder)
+    server.start()
+    yield server
+    server.stop()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def celery_on(redis_url: str) -> Celery:
+    """Return a Celery app with the platform's own configuration, on that broker."""
+    app = Celery("tests", set_as_current=False)
+    app.conf.update(configuration(Settings.load({}, redis_url=redis_url)))
+    app.conf.update(task_publish_retry_policy={"max_retries": 0}, broker_connection_timeout=1)
+    return app
+
+
+@contextmanager
+def closing(app: Celery) -> Iterator[Celery]:
+    """Close the app's connections at the end."""
+    try:
+        yield app
+    finally:
+        app.close()
+        pools.reset()  # they are Kombu's, for all apps of the process

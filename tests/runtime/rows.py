@@ -1,0 +1,70 @@
+"""Rows of jobs.jobs, written and read past the code under test."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import Connection, bindparam, text
+from sqlalchemy.dialects.postgresql import JSONB
+
+from kitaab_jobs.runtime.ledger import Claim
+
+STATES = ("scheduled", "ready", "published", "running", "succeeded", "dead", "cancelled")
+ENDED = ("succeeded", "dead", "cancelled")
+
+_ADD = text(
+    """
+    INSERT INTO jobs.jobs (id, name, args, queue, priority, state, attempt, max_attempts, schedule, run_at,
+                           published_at, started_at, heartbeat_at, finished_at, worker, unique_key)
+    VALUES (:id, :name, :args, :queue, :priority, :state, :attempt, :max_attempts, :schedule,
+            now() - :due * interval '1 second', now() - :age * interval '1 second',
+            now() - :age * interval '1 second', now() - :age * interval '1 second',
+            CASE WHEN :ended THEN now() END, 'w@here/1', :unique_key)
+    """
+).bindparams(bindparam("args", type_=JSONB))
+
+
+def add(connection: Connection, state: str, **given: Any) -> UUID:
+    """Write a job in `state`; `due` and `age` are seconds ago: of run_at, and of what has happened to it."""
+    values = {
+        "id": uuid4(),
+        "name": "progress.refresh",
+        "args": {},
+        "queue": "default",
+        "priority": 0,
+        "attempt": 1 if state in ("running", *ENDED) else 0,
+        "max_attempts": 5,
+        "schedule": None,
+        "due": 1,
+        "age": 0,
+        "unique_key": None,
+    } | given
+    connection.execute(_ADD, values | {"state": state, "ended": state in ENDED})
+    return UUID(str(values["id"]))
+
+
+def get(connection: Connection, id: UUID) -> Any:
+    """Return the job's row."""
+    return connection.execute(text("SELECT *, state::text FROM jobs.jobs WHERE id = :id"), {"id": id}).one()
+
+
+def state(connection: Connection, id: UUID) -> str:
+    """Return the job's state."""
+    return str(connection.scalar(text("SELECT state::text FROM jobs.jobs WHERE id = :id"), {"id": id}))
+
+
+def claim_of(connection: Connection, id: UUID, attempt: int | None = None) -> Claim:
+    """Return the claim of whoever runs the job, or of the one that ran it as `attempt`."""
+    row = get(connection, id)
+    return Claim(
+        id,
+        row.name,
+        row.args,
+        row.attempt if attempt is None else attempt,
+        row.max_attempts,
+        row.started_at or dt.datetime.now(dt.UTC),
+        row.schedule,
+        row.fire_at,
+    )

@@ -1,0 +1,20 @@
+"""The contract of the jobs that only the tests have; sample_app.py does them."""
+
+from __future__ import annotations
+
+from kitaab_jobs.contract import Job, Payload
+
+
+class Note(Payload):
+    """What a sample job leaves behind, and how long it takes when it starts for the first time."""
+
+    note: str
+    seconds: float = 0
+
+
+WRITE = Job("sample.write", "leaves a note, the first time after a while", Note)
+ENDLESS = Job("sample.endless", "never ends by itself", Note, time_limit=1, max_attempts=1)
+CRASH = Job("sample.crash", "kills its process", Note, max_attempts=2)
+TICK = Job("sample.tick", "is fired every second", queue="reminders")
+
+SAMPLES = (WRITE, ENDLESS, CRASH, TICK)

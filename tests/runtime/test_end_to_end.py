@@ -1,0 +1,426 @@
+"""The platform as processes: a worker, a beat, PostgreSQL and Redis, of which anything may be killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+from redis import Redis
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.pool import NullPool
+
+from kitaab_jobs.client import enqueue
+from kitaab_jobs.db.engines import libpq_url
+from kitaab_jobs.devstack.redis import EmbeddedRedis
+from tests.conftest import engine_for
+from tests.devstack.observe import is_gone, wait_for
+from tests.runtime.conftest import celery_on, closing
+from tests.runtime.processes import Celery, Process, celery
+from tests.runtime.sample_jobs import CRASH, ENDLESS, WRITE
+
+pytestmark = pytest.mark.xdist_group("end to end")
+
+A_WHILE = 30.0
+LONG = 60.0  # seconds that a job would sleep if it were not killed: no test waits for it
+
+
+class Platform:
+    """A database, a Redis and the processes on them, from outside."""
+
+    def __init__(self, commands: Celery, database: Engine, redis: EmbeddedRedis) -> None:
+        self.commands = commands
+        self.database = database
+        self.redis = redis
+        self._worker: Process | None = None
+        self._beat: Process | None = None
+
+    @property
+    def worker(self) -> Process:
+        """The worker that runs; one is started where none does."""
+        if self._worker is None or self._worker.popen.poll() is not None:
+            self._worker = self.commands.start("worker")
+        return self._worker
+
+    @property
+    def beat(self) -> Process:
+        """The beat that runs; one is started where none does."""
+        if self._beat is None or self._beat.popen.poll() is not None:
+            self._beat = self.commands.start("beat")
+        return self._beat
+
+    def ready(self) -> None:
+        """Return when both run and work."""
+        _ = self.worker, self.beat
+        self.wait_until(self.add(), "succeeded")
+
+    def add(self, seconds: float = 0, job: Any = WRITE) -> str:
+        """Enqueue a job and return its note."""
+        note = uuid4().hex
+        with self.database.begin() as connection:
+            enqueue(connection, job, {"note": note, "seconds": seconds})
+        return note
+
+    def row(self, note: str) -> Any:
+        with self.database.connect() as connection:
+            return connection.execute(
+                text("SELECT *, state::text FROM jobs.jobs WHERE args ->> 'note' = :note"), {"note": note}
+            ).one_or_none()
+
+    def wait_until(self, note: str, state: str) -> Any:
+        """Return the job's row when it is in that state."""
+
+        def there() -> Any:
+            row = self.row(note)
+            return row if row is not None and row.state == state else None
+
+        try:
+            return wait_for(there, seconds=A_WHILE)
+        except AssertionError as error:
+            raise AssertionError(f"not {state} after {A_WHILE} s: {self.row(note)}") from error
+
+    def running(self, seconds: float = LONG) -> tuple[str, int]:
+        """Enqueue a job, and return its note and its process when it has written and waits."""
+        note = self.add(seconds)
+        wait_for(lambda: (Path(self.commands.env["KITAAB_DATA_DIR"]) / note).exists(), seconds=A_WHILE)
+        return note, int(self.wait_until(note, "running").worker.rpartition("/")[2])
+
+    def effects(self, note: str) -> int:
+        with self.database.connect() as connection:
+            count = connection.scalar(
+                text("SELECT count(*) FROM jobs.effects WHERE note = :note"), {"note": note}
+            )
+            return int(count or 0)
+
+    def ticks(self) -> list[tuple[Any, str]]:
+        with self.database.connect() as connection:
+            rows = connection.execute(
+                text(
+                    "SELECT fire_at, outcome::text FROM jobs.fires WHERE schedule = 'sample.tick' ORDER BY fire_at"
+                )
+            )
+            return [tuple(row) for row in rows]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("platform")
+
+
+@pytest.fixture(scope="module")
+def database_name(_cloned: Callable[[], str]) -> str:
+    return _cloned()
+
+
+@pytest.fixture(scope="module")
+def _platform(
+    folder: Path, database_name: str, url_for: Callable[[str, str], str], own_redis: EmbeddedRedis
+) -> Iterator[Platform]:
+    database = engine_for(url_for("kitaab_admin", database_name))
+    with database.begin() as connection:
+        connection.execute(text("CREATE TABLE jobs.effects (id bigserial, job text, note text)"))
+        connection.execute(text("GRANT ALL ON jobs.effects, jobs.effects_id_seq TO kitaab_worker"))
+    worker_url = url_for("kitaab_worker", database_name)
+    with celery(folder, worker_url, own_redis.url(0), "tests.runtime.sample_app") as commands:
+        # Beat writes the sample jobs into jobs.kinds, which enqueueing asks.
+        platform = Platform(commands, database, own_redis)
+        _ = platform.beat, platform.worker
+        wait_for(lambda: knows(database, WRITE.name), seconds=A_WHILE)
+        yield platform
+    database.dispose()
+
+
+def knows(database: Engine, job: str) -> bool:
+    with database.connect() as connection:
+        return bool(
+            connection.scalar(text("SELECT count(*) FROM jobs.kinds WHERE name = :job"), {"job": job})
+        )
+
+
+@pytest.fixture
+def platform(_platform: Platform, request: pytest.FixtureRequest) -> Iterator[Platform]:
+    """The platform, running; what the last test killed is started again."""
+    _platform.ready()
+    yield _platform
+
+
+MERIT = """
+    INSERT INTO users (user_id, email, password_hash, full_name) VALUES (1, 'amina@example.org', 'x', 'Amina');
+    INSERT INTO deeds (deed_id, user_id, category_type, name) VALUES (1, 1, 'hasanaat', 'Reading');
+    INSERT INTO deed_items (deed_item_id, deed_id, name, value_type) VALUES (1, 1, 'Pages', 'count');
+    INSERT INTO merits (merit_id, user_id, deed_id, name, merit_type, start_date)
+    VALUES (1, 1, 1, 'Ten pages', 'AND', CURRENT_DATE);
+    INSERT INTO merit_items (merit_id, deed_id, deed_item_id, item_type, target_value) VALUES (1, 1, 1, 'count', 10)
+"""
+ENTRY = """
+    INSERT INTO entries (user_id, deed_item_id, entry_date, count_value) VALUES (1, 1, CURRENT_DATE, 10)
+"""
+
+
+def test_an_entry_written_in_sql_completes_a_merit(
+    tmp_path: Path,
+    database: Engine,
+    url_for: Callable[[str, str], str],
+    redis_url: str,
+) -> None:
+    """The platform exactly as it is shipped."""
+    assert database.url.database
+    worker_url = url_for("kitaab_worker", database.url.database)
+    admin = libpq_url(url_for("kitaab_admin", database.url.database))
+    with (
+        celery(tmp_path, worker_url, redis_url, "kitaab_jobs") as commands,
+        psycopg.connect(admin, autocommit=True) as psql,
+    ):
+        worker, beat = commands.start("worker"), commands.start("beat")
+        for statement in MERIT.split(";"):
+            psql.execute(statement.encode())
+        psql.execute(ENTRY)
+
+        def completed() -> Any:
+            return psql.execute("SELECT completed_at FROM merits WHERE completed_at IS NOT NULL").fetchone()
+
+        wait_for(completed, seconds=A_WHILE)
+        (percent, marks) = psql.execute(
+            "SELECT percent, (SELECT count(*) FROM jobs.progress_marks) FROM merits"
+        ).fetchone() or (None, None)
+        assert (percent, marks) == (100, 0)
+        assert (beat.terminate(), worker.terminate()) == (0, 0)
+        for process in (worker, beat):
+            assert "Traceback" not in process.output
+        alive = psql.execute("SELECT kind FROM jobs.processes ORDER BY kind").fetchall()
+        assert [kind for (kind,) in alive] == ["beat", "relay", "worker"]
+
+
+class TestKilled:
+    def test_a_workers_child(self, platform: Platform) -> None:
+        note, pid = platform.running()
+        main, before = platform.worker.pid, platform.worker.children
+        os.kill(pid, signal.SIGKILL)
+        row = platform.wait_until(note, "succeeded")
+        assert row.attempt == 2
+        assert platform.effects(note) == 1
+        assert platform.worker.pid == main
+        after = wait_for(lambda: [c for c in platform.worker.children if c not in before])
+        assert pid not in after
+        # What was forked while the parent had a connection of its own works as the others do.
+        for other in [platform.add() for _ in range(8)]:
+            platform.wait_until(other, "succeeded")
+
+    def test_a_job_that_kills_its_process_each_time(self, platform: Platform) -> None:
+        note = platform.add(job=CRASH)
+        others = [platform.add() for _ in range(4)]
+        row = platform.wait_until(note, "dead")
+        assert row.attempt == row.max_attempts == 2
+        assert "stopped while it ran this job (attempt 2 of 2)" in row.error
+        assert platform.effects(note) == 0
+        for other in others:
+            platform.wait_until(other, "succeeded")
+
+    def test_the_whole_worker(self, platform: Platform) -> None:
+        note, pid = platform.running()
+        platform.worker.kill()
+        wait_for(lambda: is_gone(pid))
+        platform.ready()
+        assert platform.wait_until(note, "succeeded").attempt == 2
+        assert platform.effects(note) == 1
+
+    def test_beat(self, platform: Platform) -> None:
+        before = len(platform.ticks())
+        wait_for(lambda: len(platform.ticks()) > before, seconds=A_WHILE)
+        platform.beat.kill()
+        down = platform.add()
+        time.sleep(2)
+        assert platform.row(down).state == "ready"
+        count = len(platform.ticks())
+        _ = platform.beat
+        platform.wait_until(down, "succeeded")
+        ticks = wait_for(
+            lambda: platform.ticks() if len(platform.ticks()) > count + 2 else None, seconds=A_WHILE
+        )
+        instants = [at for at, _ in ticks]
+        assert len(set(instants)) == len(instants)
+        seconds = (instants[-1] - instants[0]).total_seconds()
+        assert len(instants) == seconds + 1, "a planned fire left no row"
+        assert "missed" in {outcome for _, outcome in ticks}
+        with platform.database.connect() as connection:
+            doubled = connection.scalar(
+                text(
+                    "SELECT count(*) - count(DISTINCT (schedule, fire_at)) FROM jobs.jobs WHERE schedule IS NOT NULL"
+                )
+            )
+        assert doubled == 0
+
+
+class TestRedis:
+    def test_is_wiped(self, platform: Platform) -> None:
+        platform.worker.kill()
+        notes = [platform.add() for _ in range(5)]
+        for note in notes:
+            platform.wait_until(note, "published")
+        flush(platform.redis)
+        platform.ready()
+        for note in notes:
+            assert platform.wait_until(note, "succeeded").attempt == 1
+            assert platform.effects(note) == 1
+
+    def test_restarts_while_a_job_runs(self, platform: Platform) -> None:
+        note, _ = platform.running(seconds=3)
+        worker, beat = platform.worker.pid, platform.beat.pid
+        platform.redis.restart(immediate=True)
+        assert platform.wait_until(note, "succeeded").attempt == 1
+        assert platform.effects(note) == 1
+        platform.wait_until(platform.add(), "succeeded")
+        assert (platform.worker.pid, platform.beat.pid) == (worker, beat)
+
+
+def flush(server: EmbeddedRedis) -> None:
+    client = Redis.from_url(server.url(0))
+    client.flushall()
+    client.close()
+
+
+class TestPostgres:
+    def test_is_away_when_a_message_comes(
+        self, platform: Platform, database_name: str, url_for: Callable[[str, str], str]
+    ) -> None:
+        """A message without a row: were it acknowledged, nobody would know of it any more."""
+        server = create_engine(
+            engine_for(url_for("postgres", "postgres")).url, isolation_level="AUTOCOMMIT", poolclass=NullPool
+        )
+        note = uuid4().hex
+        with server.connect() as connection:
+            connection.execute(text(f"ALTER DATABASE {database_name} ALLOW_CONNECTIONS false"))
+            connection.execute(
+                text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name"),
+                {"name": database_name},
+            )
+        try:
+            sent = platform.commands.ask("call", WRITE.name, "--kwargs", f'{{"note": "{note}"}}')
+            assert sent.returncode == 0, sent.stderr
+            wait_for(lambda: "was not started" in platform.worker.output, seconds=A_WHILE)
+        finally:
+            with server.connect() as connection:
+                connection.execute(text(f"ALTER DATABASE {database_name} ALLOW_CONNECTIONS true"))
+        row = platform.wait_until(note, "succeeded")
+        assert str(row.id) == sent.stdout.strip()
+        assert platform.effects(note) == 1
+
+
+class TestStop:
+    def test_sigterm_lets_the_job_end(self, platform: Platform) -> None:
+        note, _ = platform.running(seconds=2)
+        children = platform.worker.children
+        assert platform.worker.terminate() == 0
+        row = platform.row(note)
+        assert (row.state, row.attempt) == ("succeeded", 1)
+        assert platform.effects(note) == 1
+        wait_for(lambda: all(map(is_gone, children)))
+
+    def test_a_soft_shutdown_gives_the_job_back(self, platform: Platform) -> None:
+        platform.worker.kill()
+        worker = platform.commands.start("worker", REMAP_SIGTERM="SIGQUIT")
+        note, pid = platform.running()
+        assert worker.terminate() == 0
+        row = platform.row(note)
+        assert (row.attempt, row.error) == (0, "its worker was stopped while it ran")
+        assert row.state in ("ready", "published")
+        assert is_gone(pid)
+        platform.ready()
+        assert platform.wait_until(note, "succeeded").attempt == 1
+        assert platform.effects(note) == 1
+
+    def test_beat(self, platform: Platform) -> None:
+        started = time.monotonic()
+        assert platform.beat.terminate() == 0
+        assert time.monotonic() - started < 10
+        assert "Traceback" not in platform.beat.output
+
+
+def test_a_job_that_never_ends_is_stopped(platform: Platform) -> None:
+    note = platform.add(job=ENDLESS)
+    row = platform.wait_until(note, "dead")
+    assert row.error == "the job ran longer than its time limit"
+    assert platform.effects(note) == 0
+
+
+def test_a_message_that_comes_twice(platform: Platform) -> None:
+    """Sent past the ledger, the second time with the id of the first."""
+    note = uuid4().hex
+    words = ("call", WRITE.name, "--kwargs", f'{{"note": "{note}"}}')
+    sent = platform.commands.ask(*words)
+    row = platform.wait_until(note, "succeeded")
+    assert (str(row.id), row.attempt, row.max_attempts) == (sent.stdout.strip(), 1, WRITE.max_attempts)
+    with closing(celery_on(platform.redis.url(0))) as app:
+        app.send_task(WRITE.name, kwargs={"note": note, "seconds": 0}, task_id=str(row.id), queue="default")
+    wait_for(
+        lambda: (
+            f"message dropped: its job has started or ended action=message_dropped id={row.id}"
+            in " ".join(platform.worker.output.split())
+        ),
+        seconds=A_WHILE,
+    )
+    assert platform.effects(note) == 1
+
+
+class TestCommands:
+    """What anyone who knows Celery types."""
+
+    def test_inspect_ping_status_and_report(self, platform: Platform) -> None:
+        shipped = Celery(
+            platform.commands.folder,
+            platform.commands.env["KITAAB_DATABASE_URL"],
+            platform.commands.env["KITAAB_REDIS_URL"],
+            "kitaab_jobs",
+        )
+        ping = shipped.ask("inspect", "ping")
+        assert (ping.returncode, "pong" in ping.stdout) == (0, True)
+        status = shipped.ask("status")
+        assert (status.returncode, "1 node online" in status.stdout) == (0, True)
+        report = shipped.ask("report")
+        assert report.returncode == 0
+        assert "software -> celery:5.7" in report.stdout
+        for done in (ping, status, report):
+            assert "Traceback" not in done.stderr
+            assert secret(shipped.env["KITAAB_REDIS_URL"]) not in done.stdout + done.stderr
+
+    @pytest.mark.parametrize(
+        ("url", "message"),
+        [
+            (None, "error: no server: KITAAB_REDIS_URL is not set and no embedded stack runs on "),
+            ("localhost:6379", "error: KITAAB_REDIS_URL: localhost:6379 does not start with redis:// or "),
+            (
+                "http://:hidden@localhost",
+                "error: KITAAB_REDIS_URL: http://:***@localhost does not start with ",
+            ),
+            ("redis://localhost:99999/0", "error: KITAAB_REDIS_URL: redis://localhost:99999/0 is not a URL"),
+        ],
+    )
+    @pytest.mark.parametrize("command", ["worker", "beat"])
+    def test_a_redis_url_that_cannot_be_used(
+        self, tmp_path: Path, url: str | None, message: str, command: str
+    ) -> None:
+        commands = Celery(tmp_path, "postgresql://nobody@127.0.0.1:1/none", "redis://", "kitaab_jobs")
+        done = commands.ask(command, KITAAB_REDIS_URL=url)
+        assert done.returncode == 2
+        assert done.stdout == ""
+        assert done.stderr.startswith(message)
+        assert done.stderr.count("\n") == 1
+
+    def test_a_redis_that_is_not_there_is_waited_for(self, tmp_path: Path) -> None:
+        url = "redis://:hidden@127.0.0.1:1/0"
+        with celery(tmp_path, "postgresql://nobody@127.0.0.1:1/none", url, "kitaab_jobs") as commands:
+            worker = commands.start("worker")
+            wait_for(lambda: "Trying again" in worker.output, seconds=A_WHILE)
+            assert worker.terminate() == 0
+            assert "Traceback" not in worker.output
+            assert "hidden" not in worker.output
+
+
+def secret(url: str) -> str:
+    return url.partition("//:")[2].partition("@")[0]
