@@ -8,10 +8,12 @@ whole platform.
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 import threading
 import time
+from types import FrameType
 from typing import Any, ClassVar
 
 from celery.beat import Scheduler
@@ -47,6 +49,8 @@ class LedgerScheduler(Scheduler):
         self.name = f"beat@{socket.gethostname()}/{os.getpid()}"
         self._touched_at = 0.0
         self._synced = False
+        self._ticked = False
+        self._stopping = False
         self._relay: Relay | None = None
         self._thread: threading.Thread | None = None
         super().__init__(*args, **kwargs)
@@ -75,6 +79,11 @@ class LedgerScheduler(Scheduler):
 
     def tick(self, *_: Any, **__: Any) -> float:
         """Fire what is due and return the seconds until the next look, one at most."""
+        if not self._ticked:
+            self._ticked = True
+            self._stop_between_ticks()
+        if self._stopping:
+            raise SystemExit
         try:
             self._sync_once()
             self._fire_due()
@@ -92,6 +101,21 @@ class LedgerScheduler(Scheduler):
             self._relay.stop()
             self._thread.join(timeout=10)
         super().close()
+
+    def _stop_between_ticks(self) -> None:
+        """Let SIGTERM and SIGINT end beat at its next tick, and a second one at once.
+
+        Celery's own handler raises wherever the main thread is. Inside a statement the database driver
+        makes an error of its own of that, which beat would take for a database that is away, and go on.
+        """
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, self._asked_to_stop)
+
+    def _asked_to_stop(self, _number: int, _frame: FrameType | None) -> None:
+        if self._stopping:
+            raise SystemExit
+        self._stopping = True
 
     def _sync_once(self) -> None:
         if self._synced:
