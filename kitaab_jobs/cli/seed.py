@@ -56,7 +56,7 @@ def seed(
         f"{report.people:,} people in {report.zones} zones and {report.entries:,} entries"
         f" from {report.first_day} to {report.last_day}, in {report.seconds:.1f} s"
     )
-    typer.echo(f"{report.nearly_there:,} merits lack one small entry")
+    typer.echo(f"merits that lack one small entry: {report.nearly_there:,}")
 
 
 @contextmanager

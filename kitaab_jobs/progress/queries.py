@@ -82,7 +82,9 @@ _MERIT_GOALS = """
                present.first_day AS window_from, today.day AS last_day
         FROM merits AS m JOIN users AS u USING (user_id) LEFT JOIN local USING (timezone)
         CROSS JOIN LATERAL (SELECT coalesce(local.day, :utc)) AS today (day)
-        CROSS JOIN LATERAL (SELECT least(m.duration_days, 1000000)) AS length (days)
+        CROSS JOIN LATERAL (
+            SELECT CASE WHEN m.duration_days IS NOT NULL THEN least(m.duration_days, 1000000) END
+        ) AS length (days)
         CROSS JOIN LATERAL (
             SELECT CASE WHEN length.days IS NULL THEN '-infinity'
                         ELSE greatest(m.start_date, today.day - length.days + 1) END

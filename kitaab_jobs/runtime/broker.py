@@ -17,10 +17,10 @@ from redis.exceptions import ConnectionError
 class Channel(redis.Channel):
     """A channel that says so when it is closed."""
 
-    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:  # type: ignore[misc]  # not in the stubs
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
         if self.connection is None or self.connection.client is None:
             raise ConnectionError("the connection to Redis was closed")
-        return dict(super()._connparams(asynchronous=asynchronous))
+        return dict(super()._connparams(asynchronous))  # type: ignore[misc]  # the stubs lack it
 
 
 class Transport(redis.Transport):

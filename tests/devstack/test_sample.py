@@ -31,7 +31,7 @@ from tests.devstack.observe import wait_for
 
 TODAY = date(2026, 11, 22)
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
-PEOPLE = 60
+PEOPLE = 50
 
 Ask = Callable[..., Any]
 
@@ -267,7 +267,7 @@ def test_new_rows_get_keys_after_the_samples(loaded: tuple[Engine, Any]) -> None
 
 
 def test_one_entry_completes_what_is_nearly_there(database: Engine) -> None:
-    report = load(database, people=PEOPLE, years=1, seed=2, today=TODAY)
+    report = load(database, people=30, years=1, seed=2, today=TODAY)
     record = text(
         "INSERT INTO entries (user_id, deed_item_id, entry_date, count_value, scale_value_id)"
         " VALUES (:user_id, :deed_item_id, :day, :count_value, :scale_value_id)"

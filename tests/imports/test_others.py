@@ -219,18 +219,21 @@ def test_a_partition_whose_detaching_begins_in_the_last_moment_costs_its_lines(
     assert list(reasons(report)) == [22]
 
 
-def test_the_named_people_cannot_be_erased_until_the_import_is_through(shared_world: Engine) -> None:
-    erased: list[str] = []
+def test_the_named_people_cannot_be_erased_between_the_last_look_and_the_writing(
+    shared_world: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drop_gone = queries.drop_gone
+    waited: list[bool] = []
 
-    def erase(doing: str, _done: int, _total: int | None) -> None:
-        if doing == "writing":
-            with shared_world.connect() as other:
-                other.execute(text("SET LOCAL lock_timeout = '50ms'"))
-                try:
-                    other.execute(text("DELETE FROM users WHERE email ILIKE 'amina%'"))
-                except DBAPIError as error:
-                    erased.append(str(is_contention(error)))
+    def then_erase(connection: Connection) -> object:
+        gone = drop_gone(connection)
+        with shared_world.connect() as other:
+            other.execute(text("SET LOCAL lock_timeout = '50ms'"))
+            with pytest.raises(DBAPIError) as refused:
+                other.execute(text("DELETE FROM users WHERE email ILIKE 'amina%'"))
+            waited.append(is_contention(refused.value))
+        return gone
 
-    report = import_all(shared_world, on_progress=erase)
-    assert erased == ["True"]
-    assert counts(report) == (20, 20, 0, 0, 0)
+    monkeypatch.setattr(queries, "drop_gone", then_erase)
+    assert counts(import_all(shared_world)) == (20, 20, 0, 0, 0)
+    assert waited == [True]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from tests.models.test_deletion import full_life
+from tests.models.lives import full_life
 from tests.models.world import DENIED, TODAY, World, insert
 
 # The triggers are named after the table and what they watch.

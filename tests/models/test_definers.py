@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.models.test_entries import make_diary
+from tests.models.lives import make_diary
 from tests.models.world import DENIED, TODAY, World
 
 DEFINERS = """

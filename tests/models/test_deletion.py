@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.models.world import DAY, FOREIGN_KEY, TODAY, World, insert
+from tests.models.lives import full_life
+from tests.models.world import FOREIGN_KEY, World
 
 HOLDS = """
     SELECT format('SELECT %L || ''.'' || count(*) FROM %s WHERE %I = %s', a.attrelid::regclass, a.attrelid::regclass,
@@ -13,34 +14,6 @@ HOLDS = """
     JOIN pg_attribute AS a ON a.attrelid = k.conrelid AND a.attnum = ANY (k.conkey)
     WHERE k.contype = 'f' AND k.confrelid = 'users'::regclass AND k.conparentid = 0
 """
-
-
-def full_life(world: World) -> tuple[int, int]:
-    """Make a person with a row in every table, and one more person who knows them; return both."""
-    user, friend = world.person(), world.person()
-    deed = world.deed(user)
-    item = world.item(deed)
-    child = world.item(deed, item, type="scale")
-    scale = world.scale(deed)
-    value = world.value(scale)
-    world.permission(world.relation(friend, user), item, "write")
-    world.relation(user, friend)
-    for days in range(3):
-        world.entry(user, item, TODAY - days * DAY, created_by_user_id=friend if days else None)
-    world.entry(user, child, TODAY - 400 * DAY, None, scale_id=scale, scale_value_id=value)
-    merit, target = world.merit(user, deed), world.target(user)
-    world.merit_item(merit, deed, item)
-    world.merit_item(merit, deed, child, item_type="scale", scale_value_id=value)
-    world.target_item(target, child, item_type="scale", scale_value_id=value)
-    notification = world.notification(user)
-    day = {"user_id": user, "reflection_date": TODAY, "type": "hasanaat", "content": "a thought"}
-    insert(world.connection, "reflection_messages", **day)
-    message = insert(world.connection, "messages", user_id=user, sender="user", content="a question")
-    answer = {"user_id": user, "sender": "support", "content": "an answer", "parent_message_id": message}
-    insert(world.connection, "messages", **answer)
-    delivery = {"notification_id": notification, "user_id": user, "channel": "email", "due_date": TODAY}
-    insert(world.connection, "jobs.deliveries", due_at=TODAY, **delivery)
-    return user, friend
 
 
 def of(world: World, user: int) -> dict[str, int]:

@@ -4,34 +4,17 @@ from __future__ import annotations
 
 import datetime as dt
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
+from tests.models.lives import Diary, make_diary
 from tests.models.world import CHECK, DAY, DENIED, FOREIGN_KEY, NOT_NULL, TODAY, UNIQUE, World
-
-
-class Diary(NamedTuple):
-    """A person with a deed, a count item, a scale item and a value of its scale."""
-
-    user: int
-    deed: int
-    item: int
-    scaled: int
-    scale: int
-    value: int
 
 
 @pytest.fixture
 def diary(world: World) -> Diary:
     return make_diary(world)
-
-
-def make_diary(world: World) -> Diary:
-    user = world.person()
-    deed = world.deed(user)
-    scale = world.scale(deed)
-    return Diary(user, deed, world.item(deed), world.item(deed, type="scale"), scale, world.value(scale))
 
 
 def history(world: World) -> list[tuple[Any, ...]]:

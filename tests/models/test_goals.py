@@ -3,42 +3,16 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import NamedTuple
 
 import pytest
 
+from tests.models.lives import Goals, make_goals
 from tests.models.world import CHECK, DAY, FOREIGN_KEY, TODAY, World
-
-
-class Goals(NamedTuple):
-    """A person with a merit and a target, and what their items can be."""
-
-    user: int
-    deed: int
-    counted: int
-    scaled: int
-    value: int
-    merit: int
-    target: int
 
 
 @pytest.fixture
 def goals(world: World) -> Goals:
     return make_goals(world)
-
-
-def make_goals(world: World) -> Goals:
-    user = world.person()
-    deed = world.deed(user)
-    return Goals(
-        user,
-        deed,
-        world.item(deed),
-        world.item(deed, type="scale"),
-        world.value(world.scale(deed)),
-        world.merit(user, deed),
-        world.target(user),
-    )
 
 
 def test_items_of_both_types(world: World, goals: Goals) -> None:

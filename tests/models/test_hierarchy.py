@@ -225,12 +225,11 @@ def test_an_item_that_is_added_while_its_parent_moves(isolation: str, tree: Tree
 
 @BOTH
 def test_an_item_that_is_added_while_its_parent_becomes_a_root(isolation: str, tree: Tree) -> None:
-    with tree.engine.begin() as connection:
-        move(World(connection), tree.a, tree.b)
+    """A leaf has nobody to carry along, whose levels would make the other one wait."""
     errors = race(
         tree.engine,
         isolation,
-        lambda world: move(world, tree.a, None),
+        lambda world: move(world, tree.below_a, None),
         lambda world: world.item(tree.deed, tree.below_a, name="new"),
     )
     assert errors == [None, None if isolation == "READ COMMITTED" else "40001"]

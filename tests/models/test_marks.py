@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import Engine, text
 
-from tests.models.test_goals import Goals, make_goals
+from tests.models.lives import Goals, make_goals
 from tests.models.world import DAY, TODAY, World
 
 

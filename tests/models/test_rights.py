@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.models.test_deletion import full_life
+from tests.models.lives import full_life
 from tests.models.test_enqueue import ENQUEUE
 from tests.models.world import DENIED, TODAY, World
 

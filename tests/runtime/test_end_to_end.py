@@ -6,9 +6,10 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
@@ -45,7 +46,7 @@ class Platform:
     def worker(self) -> Process:
         """The worker that runs; one is started where none does."""
         if self._worker is None or self._worker.popen.poll() is not None:
-            self._worker = self.commands.start("worker")
+            self._worker = self.commands.start("worker", "--without-mingle")  # which would take a second
         return self._worker
 
     @property
@@ -84,6 +85,13 @@ class Platform:
             return wait_for(there, seconds=A_WHILE)
         except AssertionError as error:
             raise AssertionError(f"not {state} after {A_WHILE} s: {self.row(note)}") from error
+
+    def send(self, note: str | None = None, id: UUID | None = None) -> tuple[str, UUID]:
+        """Send a job as any Celery client does, past the ledger, and return its note and its id."""
+        note, id = note or uuid4().hex, id or uuid4()
+        with closing(celery_on(self.redis.url(0))) as app:
+            app.send_task(WRITE.name, kwargs={"note": note}, task_id=str(id), queue=WRITE.queue)
+        return note, id
 
     def running(self, seconds: float = LONG) -> tuple[str, int]:
         """Enqueue a job, and return its note and its process when it has written and waits."""
@@ -144,10 +152,10 @@ def knows(database: Engine, job: str) -> bool:
 
 
 @pytest.fixture
-def platform(_platform: Platform, request: pytest.FixtureRequest) -> Iterator[Platform]:
+def platform(_platform: Platform) -> Platform:
     """The platform, running; what the last test killed is started again."""
     _platform.ready()
-    yield _platform
+    return _platform
 
 
 MERIT = """
@@ -240,9 +248,8 @@ class TestKilled:
         count = len(platform.ticks())
         _ = platform.beat
         platform.wait_until(down, "succeeded")
-        ticks = wait_for(
-            lambda: platform.ticks() if len(platform.ticks()) > count + 2 else None, seconds=A_WHILE
-        )
+        wait_for(lambda: len(platform.ticks()) > count + 2, seconds=A_WHILE)
+        ticks = platform.ticks()
         instants = [at for at, _ in ticks]
         assert len(set(instants)) == len(instants)
         seconds = (instants[-1] - instants[0]).total_seconds()
@@ -293,7 +300,6 @@ class TestPostgres:
         server = create_engine(
             engine_for(url_for("postgres", "postgres")).url, isolation_level="AUTOCOMMIT", poolclass=NullPool
         )
-        note = uuid4().hex
         with server.connect() as connection:
             connection.execute(text(f"ALTER DATABASE {database_name} ALLOW_CONNECTIONS false"))
             connection.execute(
@@ -301,14 +307,13 @@ class TestPostgres:
                 {"name": database_name},
             )
         try:
-            sent = platform.commands.ask("call", WRITE.name, "--kwargs", f'{{"note": "{note}"}}')
-            assert sent.returncode == 0, sent.stderr
+            note, id = platform.send()
             wait_for(lambda: "was not started" in platform.worker.output, seconds=A_WHILE)
         finally:
             with server.connect() as connection:
                 connection.execute(text(f"ALTER DATABASE {database_name} ALLOW_CONNECTIONS true"))
         row = platform.wait_until(note, "succeeded")
-        assert str(row.id) == sent.stdout.strip()
+        assert row.id == id
         assert platform.effects(note) == 1
 
 
@@ -324,7 +329,7 @@ class TestStop:
 
     def test_a_soft_shutdown_gives_the_job_back(self, platform: Platform) -> None:
         platform.worker.kill()
-        worker = platform.commands.start("worker", REMAP_SIGTERM="SIGQUIT")
+        worker = platform.commands.start("worker", "--without-mingle", REMAP_SIGTERM="SIGQUIT")
         note, pid = platform.running()
         assert worker.terminate() == 0
         row = platform.row(note)
@@ -351,59 +356,62 @@ def test_a_job_that_never_ends_is_stopped(platform: Platform) -> None:
 
 def test_a_message_that_comes_twice(platform: Platform) -> None:
     """Sent past the ledger, the second time with the id of the first."""
-    note = uuid4().hex
-    words = ("call", WRITE.name, "--kwargs", f'{{"note": "{note}"}}')
-    sent = platform.commands.ask(*words)
+    note, id = platform.send()
     row = platform.wait_until(note, "succeeded")
-    assert (str(row.id), row.attempt, row.max_attempts) == (sent.stdout.strip(), 1, WRITE.max_attempts)
-    with closing(celery_on(platform.redis.url(0))) as app:
-        app.send_task(WRITE.name, kwargs={"note": note, "seconds": 0}, task_id=str(row.id), queue="default")
-    wait_for(
-        lambda: (
-            f"message dropped: its job has started or ended action=message_dropped id={row.id}"
-            in " ".join(platform.worker.output.split())
-        ),
-        seconds=A_WHILE,
-    )
+    assert (row.id, row.attempt, row.max_attempts) == (id, 1, WRITE.max_attempts)
+    platform.send(note, id)
+    wait_for(lambda: f"action=message_dropped id={id}" in platform.worker.output, seconds=A_WHILE)
     assert platform.effects(note) == 1
 
 
 class TestCommands:
     """What anyone who knows Celery types."""
 
-    def test_inspect_ping_status_and_report(self, platform: Platform) -> None:
+    def test_inspect_ping_status_report_and_call(self, platform: Platform) -> None:
         shipped = Celery(
             platform.commands.folder,
             platform.commands.env["KITAAB_DATABASE_URL"],
             platform.commands.env["KITAAB_REDIS_URL"],
             "kitaab_jobs",
         )
-        ping = shipped.ask("inspect", "ping")
-        assert (ping.returncode, "pong" in ping.stdout) == (0, True)
-        status = shipped.ask("status")
-        assert (status.returncode, "1 node online" in status.stdout) == (0, True)
-        report = shipped.ask("report")
-        assert report.returncode == 0
+        words = [
+            ("inspect", "ping"),
+            ("status",),
+            ("report",),
+            ("call", "progress.refresh", "--kwargs", '{"limit": 3}'),
+        ]
+        with ThreadPoolExecutor() as threads:
+            ping, status, report, called = threads.map(lambda each: shipped.ask(*each), words)
+        assert "pong" in ping.stdout
+        assert "1 node online" in status.stdout
         assert "software -> celery:5.7" in report.stdout
-        for done in (ping, status, report):
+        for done in (ping, status, report, called):
+            assert done.returncode == 0
             assert "Traceback" not in done.stderr
             assert secret(shipped.env["KITAAB_REDIS_URL"]) not in done.stdout + done.stderr
+        with platform.database.connect() as connection:
+            statement = text("SELECT args FROM jobs.jobs WHERE id = :id AND state = 'succeeded'")
+            called_id = {"id": called.stdout.strip()}
+            wait_for(lambda: connection.scalar(statement, called_id) == {"limit": 3}, seconds=A_WHILE)
 
     @pytest.mark.parametrize(
-        ("url", "message"),
+        ("command", "url", "message"),
         [
-            (None, "error: no server: KITAAB_REDIS_URL is not set and no embedded stack runs on "),
-            ("localhost:6379", "error: KITAAB_REDIS_URL: localhost:6379 does not start with redis:// or "),
+            ("worker", None, "error: no server: KITAAB_REDIS_URL is not set and no embedded stack runs on "),
             (
+                "worker",
                 "http://:hidden@localhost",
-                "error: KITAAB_REDIS_URL: http://:***@localhost does not start with ",
+                "error: KITAAB_REDIS_URL: http://:***@localhost does not start ",
             ),
-            ("redis://localhost:99999/0", "error: KITAAB_REDIS_URL: redis://localhost:99999/0 is not a URL"),
+            (
+                "beat",
+                "redis://localhost:99999/0",
+                "error: KITAAB_REDIS_URL: redis://localhost:99999/0 is not a URL",
+            ),
         ],
     )
-    @pytest.mark.parametrize("command", ["worker", "beat"])
     def test_a_redis_url_that_cannot_be_used(
-        self, tmp_path: Path, url: str | None, message: str, command: str
+        self, tmp_path: Path, command: str, url: str | None, message: str
     ) -> None:
         commands = Celery(tmp_path, "postgresql://nobody@127.0.0.1:1/none", "redis://", "kitaab_jobs")
         done = commands.ask(command, KITAAB_REDIS_URL=url)

@@ -119,14 +119,17 @@ def alone(connection: Connection) -> Iterator[None]:
 def refuse_unfit(connection: Connection, *, add: bool) -> None:
     """Raise `KitaabError` for a database that has people, unless the sample is to be added to them."""
     found = connection.execute(
-        "SELECT (SELECT count(*) FROM public.users),"
-        " (SELECT count(*) FILTER (WHERE action_type = %s) - count(*) FILTER (WHERE action_type = %s)"
-        "  FROM public.audit_log WHERE table_name = 'users' AND record_id = 0)",
-        (BEGUN, COMPLETE),
+        """
+        SELECT (SELECT count(*) FROM public.users),
+               (SELECT action_type FROM public.audit_log
+                WHERE table_name = 'users' AND record_id = 0 AND action_type = ANY (%s)
+                ORDER BY created_at DESC, audit_log_id DESC LIMIT 1)
+        """,
+        ([BEGUN, COMPLETE],),
     ).fetchone()
     assert found is not None
-    people, incomplete = found
-    if people and incomplete:
+    people, last_note = found
+    if people and last_note == BEGUN:
         raise KitaabError(
             "the database holds a part of a sample: its load was cut off",
             remedy="make the database anew and seed it",

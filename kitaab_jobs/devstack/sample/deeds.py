@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from random import Random
+from typing import NamedTuple
 
 from kitaab_jobs.devstack.sample.calendar import Calendar
 from kitaab_jobs.devstack.sample.catalogue import DEEDS, SCALES, Count, Deed, Item
@@ -21,14 +23,31 @@ NEVER = 1 << 30
 _HOURS = ((390, 3), (780, 2), (1140, 3), (1290, 6), (1350, 4))
 
 
+class Node(NamedTuple):
+    """An item of somebody's tree."""
+
+    item_id: int
+    name: str
+    value_type: str
+
+
+class Samples(NamedTuple):
+    """What somebody records for an item: the columns scale_id, scale_value_id and count_value as text.
+
+    `amounts` are the same as numbers, which are counts or keys of scale values.
+    """
+
+    texts: list[str]
+    amounts: list[float]
+
+
 @dataclass(slots=True, kw_only=True)
 class Stream:
     """What one person records for one item of a good deed, or of one to improve.
 
-    - `line`: the item, last, below those above it; `parent_counts` if the one above it is a count.
-    - `values`: samples of what is recorded, as the columns scale_id, scale_value_id and count_value;
-      from the day `revised_on` on they are those of `revised`.
-    - `amounts`: the same as numbers, which are counts or keys of scale values.
+    - `line`: the item, last, below those above it.
+    - `samples`: what is recorded; from the day `revised_on` on that of `revised`.
+    - `minutes`: samples of the local minute of the day at which it is recorded.
     - `often`: the share of the days of `pattern` (a byte for each day) that have an entry.
     - `days`: those that have one, in order, with four random bytes for each in `noise`.
     - `helper`: who records some of them, between `helped_from` and `helped_until`.
@@ -37,31 +56,30 @@ class Stream:
     person: Person
     good: bool
     deed_id: int
-    item_id: int
-    line: tuple[int, ...]
-    name: str
-    value_type: str
-    parent_counts: bool
-    values: list[str]
-    revised: list[str]
+    line: tuple[Node, ...]
+    samples: Samples
+    revised: Samples
     revised_on: int
-    amounts: list[float]
-    revised_amounts: list[float]
     minutes: list[int]
     often: float
     pattern: bytes
     first: int
     end: int
-    days: list[int] = field(default_factory=list)
+    days: array[int] = field(default_factory=lambda: array("H"))
     noise: bytes = b""
     helper: int | None = None
     helped_from: int = NEVER
     helped_until: int = NEVER
 
+    @property
+    def node(self) -> Node:
+        """The item."""
+        return self.line[-1]
+
     def amount(self, index: int) -> float:
         """Return what entry `index` records: a count, or the key of a scale value."""
-        amounts = self.amounts if self.days[index] < self.revised_on else self.revised_amounts
-        return amounts[self.noise[4 * index] % SAMPLES]
+        samples = self.samples if self.days[index] < self.revised_on else self.revised
+        return samples.amounts[self.noise[4 * index] % SAMPLES]
 
     def drop_from(self, day: int) -> None:
         """Take away the entries of `day` and of all later days."""
@@ -121,81 +139,68 @@ class _Planting:
 
     def streams(self) -> list[Stream]:
         """Add the items and return the streams of those that the person records."""
-        return [
-            stream
-            for order, item in enumerate(self.deed.below)
-            for stream in self._item(item, (), order, False)
-        ]
+        return list(self._branch(self.deed.below, ()))
 
     def _instant(self, day: int) -> datetime:
         return self.calendar.past(self.person.place.zone, day, 600 + self.person.user_id % 300)
 
-    def _item(self, item: Item, above: tuple[int, ...], order: int, parent_counts: bool) -> Iterator[Stream]:
-        value_type = "count" if isinstance(item.measure, Count) else "scale"
-        item_id = self.tables.add(
-            "deed_items",
-            self.deed_id,
-            above[-1] if above else None,
-            len(above) + 1,
-            item.name,
-            value_type,
-            order,
-            self.ended is None,
-            self.created,
-            self.ended or self.created,
-            self.ended,
-        )
-        line = (*above, item_id)
-        if self.random.random() < 0.2 + 0.5 * item.often:
-            yield self._stream(item, line, value_type, parent_counts)
-        for index, below in enumerate(item.below):
-            yield from self._item(below, line, index, value_type == "count")
+    def _branch(self, items: Sequence[Item], above: tuple[Node, ...]) -> Iterator[Stream]:
+        for order, item in enumerate(items):
+            value_type = "count" if isinstance(item.measure, Count) else "scale"
+            item_id = self.tables.add(
+                "deed_items",
+                self.deed_id,
+                above[-1].item_id if above else None,
+                len(above) + 1,
+                item.name,
+                value_type,
+                order,
+                self.ended is None,
+                self.created,
+                self.ended or self.created,
+                self.ended,
+            )
+            line = (*above, Node(item_id, item.name, value_type))
+            if self.random.random() < 0.2 + 0.5 * item.often:
+                yield self._stream(item, line)
+            yield from self._branch(item.below, line)
 
-    def _stream(self, item: Item, line: tuple[int, ...], value_type: str, parent_counts: bool) -> Stream:
-        random, person = self.random, self.person
-        values, amounts, revised, revised_amounts, revised_on = self._samples(item)
-        first = min(self.begun + int(random.expovariate(1 / 10)), self.end - 1)
+    def _stream(self, item: Item, line: tuple[Node, ...]) -> Stream:
+        random, person, calendar = self.random, self.person, self.calendar
+        samples, revised, revised_on = self._samples(item)
         hour = random.choices([minute for minute, _ in _HOURS], [weight for _, weight in _HOURS])[0]
         spread = random.choice((10, 25, 60))
         return Stream(
             person=person,
             good=self.deed.category == "hasanaat",
             deed_id=self.deed_id,
-            item_id=line[-1],
             line=line,
-            name=item.name,
-            value_type=value_type,
-            parent_counts=parent_counts,
-            values=values,
-            amounts=amounts,
+            samples=samples,
             revised=revised,
-            revised_amounts=revised_amounts,
             revised_on=revised_on,
             minutes=[min(max(int(random.gauss(hour, spread)), 240), 1430) for _ in range(SAMPLES)],
             often=item.often * (0.5 + person.steadiness),
-            pattern=_pattern(
-                item.days, person.place.weekend, self.calendar.start.weekday(), self.calendar.span
-            ),
-            first=first,
+            pattern=_pattern(item.days, person.place.weekend, calendar.start.weekday(), calendar.span),
+            first=min(self.begun + int(random.expovariate(1 / 10)), self.end - 1),
             end=self.end,
         )
 
-    def _samples(self, item: Item) -> tuple[list[str], list[float], list[str], list[float], int]:
+    def _samples(self, item: Item) -> tuple[Samples, Samples, int]:
+        """Return what is recorded first and later, and the day on which that changes."""
         if isinstance(item.measure, Count):
             numbers = _numbers(item.measure, self.random)
-            texts = [f"{NULL}\t{NULL}\t{number:g}" for number in numbers]
-            return texts, numbers, texts, numbers, NEVER
+            samples = Samples([f"{NULL}\t{NULL}\t{number:g}" for number in numbers], numbers)
+            return samples, samples, NEVER
         scale = self.scales.get(item.measure) or self._scale(item.measure)
         drawn = [self._drawn(version) for version in scale.versions]
-        (texts, keys), (later, later_keys) = drawn[0], drawn[-1]
-        return texts, keys, later, later_keys, scale.revised_on
+        return drawn[0], drawn[-1], scale.revised_on
 
-    def _drawn(self, version: Sequence[tuple[str, int]]) -> tuple[list[str], list[float]]:
+    def _drawn(self, version: Sequence[tuple[str, int]]) -> Samples:
         """Return samples of the values: mostly the better ones, the more so the steadier somebody is."""
         lean = 0.35 + 0.4 * (1 - self.person.steadiness)
         weights = [lean**rank for rank in range(len(version))]
         drawn = self.random.choices(version, weights, k=SAMPLES)
-        return [columns for columns, _ in drawn], [float(key) for _, key in drawn]
+        return Samples([columns for columns, _ in drawn], [float(key) for _, key in drawn])
 
     def _scale(self, name: str) -> _Scale:
         """Add a scale of this deed, one in four with a second version, begun some time later."""

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from datetime import datetime
 from typing import NamedTuple
 
 from kitaab_jobs.devstack.sample.calendar import Calendar
-from kitaab_jobs.devstack.sample.deeds import Stream
+from kitaab_jobs.devstack.sample.deeds import Node, Stream
 from kitaab_jobs.devstack.sample.people import Person
 
 _DURATIONS = (7, 14, 30, 40, 90, 100, 365)
@@ -18,10 +19,9 @@ _STAGES = (("done", 34), ("under way", 44), ("begun", 12), ("off", 7), ("empty",
 
 
 class Part(NamedTuple):
-    """One item of a goal: the amount `goal` of an item, or so many entries with the scale value `key`."""
+    """One item of a goal: the amount `goal` of it, or so many entries with the scale value `key`."""
 
-    stream: Stream
-    item_id: int
+    node: Node
     key: int | None
     goal: float
 
@@ -37,7 +37,7 @@ class Goals:
         self.calendar, self.person, self.all_streams = calendar, person, streams
         self.tables, self.random = person.tables, person.random
         # Nobody is proud of many cigarettes; but "Held back", forty times, is a goal.
-        self.streams = [s for s in streams if s.days and (s.good or s.value_type == "scale")]
+        self.streams = [s for s in streams if s.days and (s.good or s.node.value_type == "scale")]
         self.nearly = 0
 
     def add(self) -> None:
@@ -62,22 +62,22 @@ class Goals:
             return
         stream = random.choice(fresh)
         duration = None if random.random() < 0.4 else random.choice((30, 40, 90, 100, 365))
-        start = max(
-            self.person.joined, today - random.randrange(duration // 2, duration - 4) if duration else 0
-        )
+        start = self.person.joined
+        if duration:
+            start = max(start, today - random.randrange(duration // 2, duration - 4))
         stream.drop_from(today)
         key = self._frequent_key(stream)
-        done = self._done(stream.item_id, key, start, today)
+        done = self._done(stream.node, key, start, today)
         if done <= 0:
             return
-        amounts = sorted(amount for amount in stream.amounts if amount > 0) or [1.0]
-        parts = [Part(stream, stream.item_id, key, done + (amounts[len(amounts) // 2] if key is None else 1))]
+        amounts = sorted(amount for amount in stream.samples.amounts if amount > 0) or [1.0]
+        parts = [Part(stream.node, key, done + (amounts[len(amounts) // 2] if key is None else 1))]
         logic = "AND"
         others = [other for other in self._of_deed(stream) if other is not stream]
         if others and random.random() < 0.5:
             logic = random.choice(("AND", "AND", "OR"))
             parts.append(self._part(random.choice(others), start, today, 0.7 if logic == "AND" else 9))
-            if logic == "AND" and self._done(*parts[1][1:3], start, today) < parts[1].goal:
+            if logic == "AND" and self._done(parts[1].node, parts[1].key, start, today) < parts[1].goal:
                 parts.pop()
         self.nearly += 1
         self._add_merit(stream, parts, logic, start, duration, active=True)
@@ -117,7 +117,7 @@ class Goals:
         active: bool,
     ) -> None:
         made = self.calendar.past(self.person.place.zone, start, 1200)
-        what = " and ".join(dict.fromkeys(part.stream.name for part in parts)) or stream.name
+        what = " and ".join(dict.fromkeys(part.node.name for part in parts)) or stream.node.name
         merit_id = self.tables.add(
             "merits",
             self.person.user_id,
@@ -131,21 +131,7 @@ class Goals:
             made,
             made,
         )
-        for part in parts:
-            kind = part.stream.value_type
-            self.tables.add(
-                *(
-                    "merit_items",
-                    merit_id,
-                    stream.deed_id,
-                    part.item_id,
-                    kind,
-                    part.key,
-                    part.goal,
-                    made,
-                    made,
-                )
-            )
+        self._add_parts("merit_items", (merit_id, stream.deed_id), parts, made)
 
     # --- targets -----------------------------------------------------------------------------------
 
@@ -167,7 +153,7 @@ class Goals:
         target_id = self.tables.add(
             "targets",
             self.person.user_id,
-            f"{self.calendar.date(start):%d %B} to {self.calendar.date(end):%d %B}: {len(parts)} deeds",
+            f"{self.calendar.date(start)} to {self.calendar.date(end)}: {' and '.join(part.node.name for part in parts)}",
             "AND" if random.random() < 0.7 else "OR",
             self.calendar.date(start),
             self.calendar.date(end),
@@ -175,9 +161,11 @@ class Goals:
             made,
             made,
         )
-        for part in parts:
-            kind = part.stream.value_type
-            self.tables.add(*("target_items", target_id, part.item_id, kind, part.key, part.goal, made, made))
+        self._add_parts("target_items", (target_id,), parts, made)
+
+    def _add_parts(self, table: str, goal: tuple[int, ...], parts: Sequence[Part], made: datetime) -> None:
+        for node, key, amount in parts:
+            self.tables.add(table, *goal, node.item_id, node.value_type, key, amount, made, made)
 
     # --- measures ----------------------------------------------------------------------------------
 
@@ -186,33 +174,29 @@ class Goals:
 
         The item is the stream's, or now and then the one above it, which counts those below too.
         """
-        key = self._frequent_key(stream)
-        item_id = stream.item_id
-        if key is None and len(stream.line) > 1 and stream.parent_counts and self.random.random() < 0.3:
-            item_id = stream.line[-2]
-        done = self._done(item_id, key, start, end)
-        goal = done * factor if done else factor * (3 if key else stream.amounts[0] + 1)
-        return Part(stream, item_id, key, max(1, int(goal)) if factor < 1 else int(goal) + 1)
+        key, node = self._frequent_key(stream), stream.node
+        above = stream.line[-2:-1]
+        if key is None and above and above[0].value_type == "count" and self.random.random() < 0.3:
+            node = above[0]
+        done = self._done(node, key, start, end)
+        goal = done * factor if done else factor * (3 if key else stream.samples.amounts[0] + 1)
+        return Part(node, key, max(1, int(goal)) if factor < 1 else int(goal) + 1)
 
-    def _done(self, item_id: int, key: int | None, start: int, end: int) -> float:
+    def _done(self, node: Node, key: int | None, start: int, end: int) -> float:
         """Return what the item and those below it have from `start` to `end`, both included."""
         done = 0.0
         for stream in self.all_streams:
-            if item_id not in stream.line:
-                continue
-            first, stop = bisect_left(stream.days, start), bisect_left(stream.days, end + 1)
-            amounts = (stream.amount(index) for index in range(first, stop))
-            if key is not None:
-                done += sum(amount == key for amount in amounts) if stream.value_type == "scale" else 0
-            elif stream.value_type == "count":
-                done += sum(amounts)
+            if node in stream.line and stream.node.value_type == node.value_type:
+                first, stop = bisect_left(stream.days, start), bisect_left(stream.days, end + 1)
+                amounts = (stream.amount(index) for index in range(first, stop))
+                done += sum(amounts) if key is None else sum(amount == key for amount in amounts)
         return round(done, 2)
 
     def _frequent_key(self, stream: Stream) -> int | None:
         """Return the scale value that the stream records most often now, or None if it counts."""
-        if stream.value_type == "count":
+        if stream.node.value_type == "count":
             return None
-        latest = stream.amounts if stream.days[-1] < stream.revised_on else stream.revised_amounts
+        latest = (stream.samples if stream.days[-1] < stream.revised_on else stream.revised).amounts
         return int(max(sorted(set(latest)), key=latest.count))
 
     def _of_deed(self, stream: Stream) -> list[Stream]:

@@ -127,14 +127,15 @@ def _copy_lanes(engine_or_url: Engine | str, sample: Sample, tell: OnProgress) -
 
 
 def _report(sample: Sample, people: int, seconds: float) -> Report:
-    days = [day for lane in sample.lanes for stream in lane.streams for day in stream.days]
+    used = [stream.days for lane in sample.lanes for stream in lane.streams if stream.days]
+    last = sample.calendar.span
     return Report(
         people=people,
         zones=sample.zones,
         entries=sample.entries,
         nearly_there=sample.nearly,
-        first_day=sample.calendar.date(min(days)),
-        last_day=sample.calendar.date(max(days)),
+        first_day=sample.calendar.date(min((days[0] for days in used), default=last)),
+        last_day=sample.calendar.date(max((days[-1] for days in used), default=last)),
         rows=sample.rows(),
         seconds=round(seconds, 3),
     )

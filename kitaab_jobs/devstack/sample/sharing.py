@@ -99,7 +99,7 @@ def _permit(
         tables.add(
             "permissions",
             relation_id,
-            stream.item_id,
+            stream.node.item_id,
             kind,
             version,
             revoked is None,
