@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import stat
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from kitaab_jobs.imports.reader import Sheet
     from kitaab_jobs.imports.report import Report
 
-SUMMARY = "Import entries from a CSV file."
+SUMMARY = "Import entries from a CSV of another tracker."
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t"}
 # Without a terminal: one line about the progress in so many seconds.
 QUIET_SECONDS = 10.0
@@ -29,7 +30,7 @@ QUIET_SECONDS = 10.0
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("import", help=SUMMARY)(import_csv)
+    app.command("import", help=f"{SUMMARY}\n\n{inspect.getdoc(import_csv)}")(import_csv)
 
 
 def import_csv(
@@ -47,7 +48,7 @@ def import_csv(
 
     The columns are email, deed, item, date, value (or count and scale) and note, in any order. Lines
     that are stored already change nothing. Exit codes: 0 every line was fine, 1 lines were refused or
-    the database failed, 2 the file or the command is wrong as a whole and nothing was read.
+    the database failed, 2 the file or the command is wrong as a whole and nothing was written.
     """
     from kitaab_jobs.imports.reader import Sheet
 

@@ -209,7 +209,8 @@ _INDEX_ENTRIES = text("CREATE UNIQUE INDEX import_entries_position ON import_ent
 _ANALYZE_LINES = text("ANALYZE import_lines")
 _ANALYZE_ENTRIES = text("ANALYZE import_entries")
 
-# A later line that says the same is harmless; one that says something else is a contradiction.
+# A later line that says the same is harmless; one that says something else is a contradiction, also where
+# its person or item is gone by now: hence the outer joins.
 _CONFLICT = """
     l.line <> i.line
     AND (l.user_id, l.deed_item_id, l.entry_date) = (i.user_id, i.deed_item_id, i.entry_date)
@@ -217,13 +218,13 @@ _CONFLICT = """
 """
 _CONFLICTS = text(
     f"""
-    SELECT l.line, i.line AS first_line, u.email, t.name AS item, l.entry_date,
+    SELECT l.line, i.line AS first_line, coalesce(u.email, '?') AS email, coalesce(t.name, '?') AS item, l.entry_date,
            coalesce(l.count_value::text, lv.value_name) AS value,
            coalesce(i.count_value::text, iv.value_name) AS first_value
     FROM import_lines AS l
     JOIN import_entries AS i ON {_CONFLICT}
-    JOIN users AS u ON u.user_id = l.user_id
-    JOIN deed_items AS t ON t.deed_item_id = l.deed_item_id
+    LEFT JOIN users AS u ON u.user_id = l.user_id
+    LEFT JOIN deed_items AS t ON t.deed_item_id = l.deed_item_id
     LEFT JOIN scale_values AS lv ON lv.scale_value_id = l.scale_value_id
     LEFT JOIN scale_values AS iv ON iv.scale_value_id = i.scale_value_id
     ORDER BY l.line

@@ -186,6 +186,7 @@ def test_a_value_of_a_scale_with_versions_is_that_of_the_newest_in_use(world: Co
     assert counts(imported(world, content, dry_run=True)) == (1, 0, 0, 1, 0)
     assert counts(imported(world, content)) == (1, 0, 0, 1, 0)
     assert counts(imported(world, content + line("Witr", "good", date="2026-01-03"))) == (2, 1, 0, 1, 0)
+    assert counts(imported(world, HEADER + line("Witr", "good", note="new"))) == (1, 0, 1, 0, 0)
     versions = text("SELECT s.version FROM entries JOIN scales AS s USING (scale_id) ORDER BY entry_date")
     assert world.scalars(versions).all() == [1, 2]
 
@@ -272,6 +273,12 @@ def test_a_dry_run_and_a_strict_one_with_a_bad_line_report_the_same_and_write_no
     real = imported(world, content)
     assert counts(report) == counts(real) == (5, 1, 1, 1, 2)
     assert list(report.refusals) == list(real.refusals)
+
+
+def test_bad_lines_are_reported_in_the_order_of_the_file(world: Connection) -> None:
+    bad = [line("Fajr", 4), line("Nothing"), line(value="NaN"), line("Duha"), "x\n", line("Fajr", 5)]
+    report = imported(world, HEADER + line("Fajr", 3) + "".join(bad))
+    assert [refusal.line for refusal in report.refusals] == [3, 4, 5, 6, 7, 8]
 
 
 def test_a_strict_import_of_good_lines_is_written(world: Connection) -> None:

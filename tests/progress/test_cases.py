@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 
@@ -717,6 +718,7 @@ def test_a_person_is_deleted_in_mid_run(kept: Engine, first: str) -> None:
     def delete(connection: Connection) -> None:
         connection.execute(text("DELETE FROM users"))
 
+    order: list[Callable[[Connection], object]]
     order = [refresh_once, delete] if first == "refresh" else [delete, refresh_once]
     with workers(kept) as (one, other):
         one.do(order[0])

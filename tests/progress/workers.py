@@ -73,7 +73,9 @@ class Worker:
 
 
 def refresh_once(connection: Connection, limit: int = 1000) -> jobs.Report:
-    """Refresh one batch of marks in the connection's transaction."""
+    """Refresh one batch of marks in the connection's transaction, which is left open."""
+    if not connection.in_transaction():
+        connection.begin()
     with session_on(connection) as session:
         return jobs.refresh(session, now=NOW, limit=limit)
 
