@@ -78,9 +78,10 @@ _MERIT_GOALS = """
     goal AS (
         SELECT m.merit_id AS id, m.user_id, m.merit_type AS logic, m.completed_on, today.day AS today, length.days,
                CASE WHEN m.completed_on IS NULL AND length.days IS NOT NULL THEN m.start_date
-                    ELSE present.first_day END AS first_day,
-               present.first_day AS window_from, today.day AS last_day
-        FROM merits AS m JOIN users AS u USING (user_id) LEFT JOIN local USING (timezone)
+                    ELSE recent.first_day END AS first_day,
+               recent.first_day AS window_from, today.day AS last_day
+        FROM merits AS m
+        LEFT JOIN local ON local.timezone = (SELECT timezone FROM users WHERE user_id = m.user_id)
         CROSS JOIN LATERAL (SELECT coalesce(local.day, :utc)) AS today (day)
         CROSS JOIN LATERAL (
             SELECT CASE WHEN m.duration_days IS NOT NULL THEN least(m.duration_days, 1000000) END
@@ -88,7 +89,7 @@ _MERIT_GOALS = """
         CROSS JOIN LATERAL (
             SELECT CASE WHEN length.days IS NULL THEN '-infinity'
                         ELSE greatest(m.start_date, today.day - length.days + 1) END
-        ) AS present (first_day)
+        ) AS recent (first_day)
         WHERE m.merit_id = ANY (:ids) AND m.is_active AND m.deleted_at IS NULL
     ),
     item AS (
@@ -100,7 +101,8 @@ _TARGET_GOALS = """
         SELECT t.target_id AS id, t.user_id, t.target_type AS logic, t.completed_on, today.day AS today,
                NULL::integer AS days, t.start_date AS first_day, t.start_date AS window_from,
                least(t.end_date, today.day) AS last_day
-        FROM targets AS t JOIN users AS u USING (user_id) LEFT JOIN local USING (timezone)
+        FROM targets AS t
+        LEFT JOIN local ON local.timezone = (SELECT timezone FROM users WHERE user_id = t.user_id)
         CROSS JOIN LATERAL (SELECT coalesce(local.day, :utc)) AS today (day)
         WHERE t.target_id = ANY (:ids) AND t.is_active AND t.frozen_at IS NULL AND t.deleted_at IS NULL
     ),
@@ -109,12 +111,17 @@ _TARGET_GOALS = """
         FROM target_items WHERE target_id = ANY (:ids)
     )"""
 
-# Entries are read once for all goals that count an item (`daily`), and what stands now is a sum (`part`).
-# When a goal was first reached is asked only where it is not complete and its items have enough over all
-# days. There the window slides by adding each amount on its day and taking it away `days` later (`step`),
-# so that a running sum holds, on each day on which anything changes, what the window ending that day
-# contains. Kept are the days that turn an item from not reached to reached or back (`turn`); a running
-# sum over these, in a goal, counts how many of its items are reached at once (`together`).
+# What stands now is a sum over the window that ends today (`part`). When a goal was first reached is asked
+# only where it is not complete and its items have enough over all days. There the window slides by
+# adding each amount on its day and taking it away `days` later (`step`), so that a running sum holds, on
+# each day on which anything changes, what the window ending that day contains. Kept are the days that
+# turn an item from not reached to reached or back (`turn`); a running sum over these, in a goal, counts
+# how many of its items are reached at once (`together`).
+#
+# How all this is joined must not hang on the planner's guesses at what a step returns: one guess of "one
+# row" makes the pass quadratic. So nested loops are off (_PLAIN_JOINS), and what is a lookup in a large
+# table is written as one: a subquery for each row, with OFFSET 0 where it would be made a join.
+_PLAIN_JOINS = text("SELECT set_config('enable_nestloop', 'off', true)")
 _STATE = """
     WITH RECURSIVE local AS (
         SELECT timezone, day FROM unnest(:zones, :days) AS t (timezone, day)
@@ -125,12 +132,13 @@ _STATE = """
         FROM goal JOIN item ON item.goal_id = goal.id GROUP BY item.deed_item_id, goal.user_id
         UNION
         SELECT tree.root, i.deed_item_id, tree.user_id, tree.first_day, tree.last_day
-        FROM tree JOIN deed_items AS i ON i.parent_deed_item_id = tree.deed_item_id
+        FROM tree
+        CROSS JOIN LATERAL (
+            SELECT deed_item_id FROM deed_items WHERE parent_deed_item_id = tree.deed_item_id OFFSET 0
+        ) AS i
     ),
-    -- OFFSET 0 keeps it a lookup by item and days: joined freely, the planner takes person and item for
-    -- independent, expects next to nothing, and then reads all entries or joins row by row what follows.
-    daily AS (
-        SELECT tree.root, e.entry_date AS day, e.scale_value_id, sum(e.count_value) AS total, count(*) AS entries
+    entry AS (
+        SELECT tree.root, e.entry_date AS day, e.scale_value_id, e.count_value
         FROM tree
         CROSS JOIN LATERAL (
             SELECT entry_date, scale_value_id, count_value FROM entries
@@ -138,16 +146,15 @@ _STATE = """
               AND entry_date BETWEEN tree.first_day AND tree.last_day
             OFFSET 0
         ) AS e
-        GROUP BY tree.root, e.entry_date, e.scale_value_id
     ),
     counted AS (
-        SELECT item.item_id, daily.day, daily.day >= goal.window_from AS in_window,
-               CASE WHEN item.scale_value_id IS NULL THEN daily.total ELSE daily.entries END AS amount
+        SELECT item.item_id, entry.day, entry.day >= goal.window_from AS in_window,
+               CASE WHEN item.scale_value_id IS NULL THEN entry.count_value ELSE 1 END AS amount
         FROM goal
         JOIN item ON item.goal_id = goal.id
-        JOIN daily ON daily.root = item.deed_item_id
-            AND (item.scale_value_id IS NULL OR item.scale_value_id = daily.scale_value_id)
-            AND daily.day BETWEEN goal.first_day AND goal.last_day
+        JOIN entry ON entry.root = item.deed_item_id
+            AND (item.scale_value_id IS NULL OR item.scale_value_id = entry.scale_value_id)
+            AND entry.day BETWEEN goal.first_day AND goal.last_day
     ),
     part AS (
         SELECT item.goal_id, item.item_id, item.target_value,
@@ -213,7 +220,8 @@ _DIFFERS = """
 _DIFFERENT = (
     _STATE
     + """
-    SELECT state.id FROM state JOIN {table} AS g ON g.{key} = state.id WHERE """
+    SELECT state.id FROM state JOIN {table} AS g ON g.{key} = state.id AND g.{key} = ANY (:ids)
+    WHERE """
     + _DIFFERS
 )
 
@@ -227,7 +235,7 @@ _WRITE = (
         completed_on = state.completed_on,
         completed_at = CASE WHEN state.completes THEN :now ELSE g.completed_at END
     FROM state
-    WHERE g.{key} = state.id AND """
+    WHERE g.{key} = state.id AND g.{key} = ANY (:ids) AND """
     + _DIFFERS
     + """
     RETURNING state.id, state.completes
@@ -275,6 +283,7 @@ def different(session: Session, kind: str, ids: Collection[int], days: Mapping[s
 
     Locks nothing, so what it returns may be about to be computed by somebody else.
     """
+    session.execute(_PLAIN_JOINS)
     return list(session.scalars(_COMPARE[kind], _values(ids, days)))
 
 
@@ -286,6 +295,7 @@ def compute(
     `days` holds today's date in each zone; where a person's zone is not among them, UTC's counts.
     """
     session.execute(_LOCK[kind], {"ids": sorted(ids)})
+    session.execute(_PLAIN_JOINS)
     rows = session.execute(_COMPUTE[kind], {**_values(ids, days), "now": now})
     return [Changed(kind, row.id, row.completes) for row in rows]
 

@@ -98,7 +98,7 @@ def test_a_stack_file_that_is_no_text_is_one_finding(call: Call, tmp_path: Path)
     (tmp_path / "stack.env").write_bytes(b"\xff\xfe\x00KITAAB")
     code, out, err = call()
     assert (code, err) == (1, "")
-    assert "settings cannot be read" in out
+    assert "stack file" in out
 
 
 def test_it_ends_although_servers_hang_and_threads_do(tmp_path: Path) -> None:
