@@ -45,8 +45,7 @@ GRANT SELECT, INSERT, UPDATE ON users TO kitaab_app;
 GRANT USAGE ON SEQUENCE users_user_id_seq TO kitaab_app;
 GRANT SELECT (user_id, timezone, language, email_verified, is_active, created_at, deleted_at)
     ON users TO kitaab_readonly;
-GRANT SELECT (user_id, email, full_name, timezone, language, is_active, created_at, deleted_at)
-    ON users TO kitaab_worker
+GRANT SELECT (user_id, timezone, is_active, deleted_at) ON users TO kitaab_worker
 """
 
 # Before a person is known, row-level security shows nobody. This is the one door for a login.
@@ -216,18 +215,17 @@ CREATE TRIGGER scale_values_updated_at BEFORE UPDATE ON scale_values
 SECURITY = """
 ALTER TABLE deeds ENABLE ROW LEVEL SECURITY;
 CREATE POLICY deeds_analytics ON deeds FOR SELECT TO kitaab_readonly USING (true);
-CREATE POLICY deeds_jobs ON deeds FOR SELECT TO kitaab_worker USING (true);
 ALTER TABLE deed_items ENABLE ROW LEVEL SECURITY;
 CREATE POLICY deed_items_analytics ON deed_items FOR SELECT TO kitaab_readonly USING (true);
 CREATE POLICY deed_items_jobs ON deed_items FOR SELECT TO kitaab_worker USING (true);
 ALTER TABLE scales ENABLE ROW LEVEL SECURITY;
 CREATE POLICY scales_analytics ON scales FOR SELECT TO kitaab_readonly USING (true);
-CREATE POLICY scales_jobs ON scales FOR SELECT TO kitaab_worker USING (true);
 ALTER TABLE scale_values ENABLE ROW LEVEL SECURITY;
 CREATE POLICY scale_values_analytics ON scale_values FOR SELECT TO kitaab_readonly USING (true);
-CREATE POLICY scale_values_jobs ON scale_values FOR SELECT TO kitaab_worker USING (true);
 GRANT SELECT, INSERT, UPDATE ON deeds, deed_items, scales, scale_values TO kitaab_app;
-GRANT SELECT ON deeds, deed_items, scales, scale_values TO kitaab_readonly, kitaab_worker
+GRANT SELECT ON deeds, deed_items, scales, scale_values TO kitaab_readonly;
+-- Jobs walk the tree of items, and never read what a person called them.
+GRANT SELECT (deed_item_id, parent_deed_item_id) ON deed_items TO kitaab_worker
 """
 
 

@@ -190,7 +190,7 @@ GRANT SELECT (entry_id, entry_date, user_id, deed_item_id, created_by_user_id, s
               count_value, created_at, updated_at) ON entries TO kitaab_readonly;
 GRANT SELECT (entry_history_id, changed_at, entry_id, entry_date, user_id, operation, changed_by_user_id,
               changed_by_role) ON entry_history TO kitaab_readonly;
-GRANT SELECT ON entries TO kitaab_worker
+GRANT SELECT (entry_date, user_id, deed_item_id, scale_value_id, count_value) ON entries TO kitaab_worker
 """
 
 # Entries from four years back (imports of old diaries), history from this year on, both to next year.

@@ -118,7 +118,9 @@ GRANT SELECT (reflection_message_id, user_id, reflection_date, type, created_at,
     ON reflection_messages TO kitaab_readonly;
 GRANT SELECT (message_id, user_id, parent_message_id, sender, read_at, created_at, updated_at, deleted_at)
     ON messages TO kitaab_readonly;
-GRANT SELECT ON notifications TO kitaab_readonly, kitaab_worker;
+GRANT SELECT ON notifications TO kitaab_readonly;
+GRANT SELECT (notification_id, user_id, notification_time, timezone, is_active, next_due_at, next_due_date,
+              last_due_at, last_due_date, updated_at) ON notifications TO kitaab_worker;
 GRANT UPDATE (next_due_at, next_due_date, last_due_at, last_due_date) ON notifications TO kitaab_worker
 """
 

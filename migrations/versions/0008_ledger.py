@@ -212,8 +212,10 @@ GRANT EXECUTE ON FUNCTION
     jobs.new_id() TO kitaab_app, kitaab_worker;
 GRANT SELECT ON jobs.kinds TO kitaab_app;
 GRANT SELECT ON jobs.kinds, jobs.jobs, jobs.schedules, jobs.fires, jobs.processes TO kitaab_readonly;
-GRANT SELECT, INSERT, UPDATE, DELETE ON jobs.kinds, jobs.schedules, jobs.processes, jobs.jobs TO kitaab_worker;
-GRANT SELECT, INSERT, DELETE ON jobs.fires TO kitaab_worker;
+GRANT SELECT, INSERT, UPDATE ON jobs.kinds, jobs.processes TO kitaab_worker;
+-- Rows of ended jobs are purged, and schedules that left the timetable.
+GRANT SELECT, INSERT, UPDATE, DELETE ON jobs.schedules, jobs.jobs TO kitaab_worker;
+GRANT SELECT, INSERT ON jobs.fires TO kitaab_worker;
 ALTER TABLE jobs.deliveries ENABLE ROW LEVEL SECURITY;
 CREATE POLICY deliveries_own ON jobs.deliveries FOR SELECT TO kitaab_app USING (user_id = (SELECT app_user_id()));
 CREATE POLICY deliveries_analytics ON jobs.deliveries FOR SELECT TO kitaab_readonly USING (true);

@@ -44,3 +44,12 @@ def family(pid: int) -> list[psutil.Process]:
     """Return the process and everything below it."""
     parent = psutil.Process(pid)
     return [parent, *parent.children(recursive=True)]
+
+
+def family_words(pid: int) -> list[list[str]]:
+    """Return the command lines of the process and of everything below it that has not ended meanwhile."""
+    found = []
+    for process in family(pid):
+        with suppress(psutil.NoSuchProcess):
+            found.append(process.cmdline())
+    return found

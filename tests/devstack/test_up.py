@@ -13,7 +13,7 @@ import pytest
 from kitaab_jobs import cli
 from kitaab_jobs.errors import KitaabError, StackError, UsageError
 from kitaab_jobs.settings import Settings
-from tests.devstack.observe import at_work_in, family, is_gone, wait_for
+from tests.devstack.observe import at_work_in, family, family_words, is_gone, wait_for
 
 Up = Callable[..., Popen[str]]
 
@@ -89,7 +89,9 @@ def test_kill_9_of_the_whole_platform_leaves_nothing_and_it_starts_again(up: Up,
     started = {"worker", "long", "beat", "flower"}
     wait_for(lambda: started <= {log.stem for log in (folder / "logs").glob("*.log")})
     # The worker's own children are there, and are the ones that a kill -9 tends to leave.
-    wait_for(lambda: len([p for p in family(first.pid) if "--hostname" in p.cmdline()]) >= 5, seconds=60)
+    wait_for(
+        lambda: len([words for words in family_words(first.pid) if "--hostname" in words]) >= 5, seconds=60
+    )
     everyone = [child.pid for child in family(first.pid)]
     first.kill()
     first.wait()

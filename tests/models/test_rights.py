@@ -16,28 +16,28 @@ ROLES = ("kitaab_app", "kitaab_readonly", "kitaab_worker")
 TABLES = """
     table                 app    readonly  worker
     users                 SIU    s         s
-    deeds                 SIU    S         S
-    deed_items            SIU    S         S
-    scales                SIU    S         S
-    scale_values          SIU    S         S
+    deeds                 SIU    S         -
+    deed_items            SIU    S         s
+    scales                SIU    S         -
+    scale_values          SIU    S         -
     relations             SIU    S         -
     permissions           SIU    S         -
-    entries               SIUD   s         S
+    entries               SIUD   s         s
     entry_history         S      s         -
     reflection_messages   SIU    s         -
     messages              SIU    s         -
-    notifications         SIU    S         Su
-    merits                SIU    S         Su
-    merit_items           SIUD   S         S
-    targets               SIU    S         Su
-    target_items          SIUD   S         S
+    notifications         SIU    S         su
+    merits                SIU    S         su
+    merit_items           SIUD   S         s
+    targets               SIU    S         su
+    target_items          SIUD   S         s
     audit_log             SI     S         I
     alembic_version       -      S         S
-    jobs.kinds            S      S         SIUD
+    jobs.kinds            S      S         SIU
     jobs.jobs             -      S         SIUD
     jobs.schedules        -      S         SIUD
-    jobs.fires            -      S         SID
-    jobs.processes        -      S         SIUD
+    jobs.fires            -      S         SI
+    jobs.processes        -      S         SIU
     jobs.deliveries       S      S         SIU
     jobs.progress_marks   -      S         SuD
     jobs.partitioned_tables -    S         S
@@ -70,11 +70,37 @@ COLUMNS = {
         "messages",
         "SELECT",
     ): "message_id user_id parent_message_id sender read_at created_at updated_at deleted_at",
+    ("kitaab_worker", "users", "SELECT"): "user_id timezone is_active deleted_at",
+    ("kitaab_worker", "deed_items", "SELECT"): "deed_item_id parent_deed_item_id",
+    ("kitaab_worker", "entries", "SELECT"): "entry_date user_id deed_item_id scale_value_id count_value",
     (
         "kitaab_worker",
-        "users",
+        "notifications",
         "SELECT",
-    ): "user_id email full_name timezone language is_active created_at deleted_at",
+    ): "notification_id user_id notification_time timezone is_active"
+    " next_due_at next_due_date last_due_at last_due_date updated_at",
+    (
+        "kitaab_worker",
+        "merits",
+        "SELECT",
+    ): "merit_id user_id merit_type start_date duration_days is_active percent is_satisfied completed_on"
+    " completed_at deleted_at",
+    (
+        "kitaab_worker",
+        "merit_items",
+        "SELECT",
+    ): "merit_item_id merit_id deed_item_id scale_value_id target_value",
+    (
+        "kitaab_worker",
+        "targets",
+        "SELECT",
+    ): "target_id user_id target_type start_date end_date is_active percent is_satisfied completed_on"
+    " completed_at frozen_at deleted_at",
+    (
+        "kitaab_worker",
+        "target_items",
+        "SELECT",
+    ): "target_item_id target_id deed_item_id scale_value_id target_value",
     ("kitaab_worker", "notifications", "UPDATE"): "next_due_at next_due_date last_due_at last_due_date",
     ("kitaab_worker", "merits", "UPDATE"): "percent is_satisfied completed_on completed_at",
     ("kitaab_worker", "targets", "UPDATE"): "percent is_satisfied completed_on completed_at frozen_at",
@@ -274,7 +300,15 @@ SECRETS = {
     ],
     "kitaab_worker": [
         "SELECT password_hash FROM users",
+        "SELECT email FROM users",
         "SELECT * FROM users",
+        "SELECT * FROM deeds",
+        "SELECT name FROM deed_items",
+        "SELECT * FROM scales",
+        "SELECT value_name FROM scale_values",
+        "SELECT notes FROM entries",
+        "SELECT name FROM merits",
+        "SELECT description FROM targets",
         "SELECT content FROM messages",
         "SELECT content FROM reflection_messages",
         "SELECT * FROM relations",
@@ -317,6 +351,9 @@ FORBIDDEN = {
         "UPDATE audit_log SET user_id = 1",
         "DELETE FROM audit_log",
         "UPDATE jobs.fires SET reason = 'none'",
+        "DELETE FROM jobs.fires",
+        "DELETE FROM jobs.kinds",
+        "DELETE FROM jobs.processes",
         "DELETE FROM jobs.deliveries",
         "ALTER TABLE entries DISABLE TRIGGER ALL",
         "ALTER TABLE entries DISABLE ROW LEVEL SECURITY",

@@ -6,6 +6,7 @@ import datetime as dt
 from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Decimal
+from itertools import count
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, text
@@ -82,21 +83,23 @@ def reconcile(connection: Connection, now: dt.datetime = NOW) -> jobs.Report:
         return jobs.reconcile(session, now=now)
 
 
+numbers = count()
+
+
 class Diary:
     """A person with one deed, written through one connection. Methods return the keys they made."""
 
     def __init__(self, connection: Connection, zone: str = "UTC") -> None:
         self.connection = connection
-        self._names = iter(range(1_000_000))
         self.person: int = self._add(
-            "users", "user_id", email=f"{self.name()}-{id(self)}@example.org", password_hash="", full_name="P"
+            "users", "user_id", email=f"{self.name()}@example.org", password_hash="", full_name="P"
         )
         self.change_zone(zone)
         self.deed = self.make_deed()
 
     def name(self) -> str:
-        """A name that this diary has not given before."""
-        return f"n{next(self._names)}"
+        """A name that no diary has given before."""
+        return f"n{next(numbers)}"
 
     def run(self, statement: str, **values: Any) -> None:
         """Execute a statement."""

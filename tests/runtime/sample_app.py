@@ -21,7 +21,7 @@ from kitaab_jobs.runtime.job import job
 from kitaab_jobs.runtime.scheduler import LedgerScheduler
 from kitaab_jobs.runtime.timetable import Schedule
 from kitaab_jobs.worker import app
-from tests.runtime.sample_jobs import CRASH, ENDLESS, SAMPLES, TICK, WRITE, Note
+from tests.runtime.sample_jobs import CRASH, ENDLESS, QUERY, SAMPLES, TICK, WRITE, Note
 
 __all__ = ["app"]
 
@@ -76,6 +76,15 @@ def endless(session: Session, now: dt.datetime, payload: Note) -> Done:
     """Sleep until stopped."""
     done = leave(session, ENDLESS.name, payload.note)
     time.sleep(600)
+    return done
+
+
+@job(QUERY)
+def query(session: Session, now: dt.datetime, payload: Note) -> Done:
+    """Be in the middle of a statement when the end comes."""
+    done = leave(session, QUERY.name, payload.note)
+    (Path(os.environ["KITAAB_DATA_DIR"]) / payload.note).touch()
+    session.execute(text("SELECT pg_sleep(:seconds)"), {"seconds": payload.seconds})
     return done
 
 

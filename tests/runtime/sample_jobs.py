@@ -14,7 +14,8 @@ class Note(Payload):
 
 WRITE = Job("sample.write", "leaves a note, the first time after a while", Note)
 ENDLESS = Job("sample.endless", "never ends by itself", Note, time_limit=1, max_attempts=1)
+QUERY = Job("sample.query", "waits in the database", Note, time_limit=2, max_attempts=1)
 CRASH = Job("sample.crash", "kills its process", Note, max_attempts=2)
 TICK = Job("sample.tick", "is fired every second", queue="reminders")
 
-SAMPLES = (WRITE, ENDLESS, CRASH, TICK)
+SAMPLES = (WRITE, ENDLESS, QUERY, CRASH, TICK)

@@ -394,9 +394,9 @@ class TestCommands:
             called_id = {"id": called.stdout.strip()}
             wait_for(lambda: connection.scalar(statement, called_id) == {"limit": 3}, seconds=A_WHILE)
 
-    @pytest.mark.parametrize(
-        ("command", "url", "message"),
-        [
+    def test_a_redis_url_that_cannot_be_used_is_one_clear_line(self, tmp_path: Path) -> None:
+        commands = Celery(tmp_path, "postgresql://nobody@127.0.0.1:1/none", "redis://", "kitaab_jobs")
+        cases = [
             ("worker", None, "error: no server: KITAAB_REDIS_URL is not set and no embedded stack runs on "),
             (
                 "worker",
@@ -408,17 +408,14 @@ class TestCommands:
                 "redis://localhost:99999/0",
                 "error: KITAAB_REDIS_URL: redis://localhost:99999/0 is not a URL",
             ),
-        ],
-    )
-    def test_a_redis_url_that_cannot_be_used(
-        self, tmp_path: Path, command: str, url: str | None, message: str
-    ) -> None:
-        commands = Celery(tmp_path, "postgresql://nobody@127.0.0.1:1/none", "redis://", "kitaab_jobs")
-        done = commands.ask(command, KITAAB_REDIS_URL=url)
-        assert done.returncode == 2
-        assert done.stdout == ""
-        assert done.stderr.startswith(message)
-        assert done.stderr.count("\n") == 1
+        ]
+        with ThreadPoolExecutor() as threads:
+            ended = threads.map(lambda case: commands.ask(case[0], KITAAB_REDIS_URL=case[1]), cases)
+        for done, (_, _, message) in zip(ended, cases, strict=True):
+            assert done.returncode == 2
+            assert done.stdout == ""
+            assert done.stderr.startswith(message)
+            assert done.stderr.count("\n") == 1
 
     def test_a_redis_that_is_not_there_is_waited_for(self, tmp_path: Path) -> None:
         url = "redis://:hidden@127.0.0.1:1/0"

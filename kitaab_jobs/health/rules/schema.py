@@ -32,18 +32,37 @@ def _columns(privilege: str, table: str, columns: str) -> Right:
 # What the migrations grant to kitaab_worker; a test compares it with a fresh database.
 WORKER_TABLES: tuple[Right, ...] = (
     *_on("SELECT", "public.alembic_version jobs.partitioned_tables"),
-    *_on("SELECT", "public.deeds public.deed_items public.scales public.scale_values public.entries"),
-    *_on("SELECT", "public.merits public.merit_items public.targets public.target_items"),
-    *_on("SELECT", "public.notifications"),
     *_on("INSERT", "public.audit_log"),
     *_on("SELECT DELETE", "jobs.progress_marks"),
-    *_on("SELECT INSERT UPDATE DELETE", "jobs.kinds jobs.schedules jobs.processes jobs.jobs"),
-    *_on("SELECT INSERT DELETE", "jobs.fires"),
-    *_on("SELECT INSERT UPDATE", "jobs.deliveries"),
+    *_on("SELECT INSERT UPDATE", "jobs.kinds jobs.processes jobs.deliveries"),
+    *_on("SELECT INSERT UPDATE DELETE", "jobs.schedules jobs.jobs"),
+    *_on("SELECT INSERT", "jobs.fires"),
+    _columns("SELECT", "public.users", "user_id timezone is_active deleted_at"),
+    _columns("SELECT", "public.deed_items", "deed_item_id parent_deed_item_id"),
+    _columns("SELECT", "public.entries", "entry_date user_id deed_item_id scale_value_id count_value"),
     _columns(
         "SELECT",
-        "public.users",
-        "user_id email full_name timezone language is_active created_at deleted_at",
+        "public.notifications",
+        "notification_id user_id notification_time timezone is_active"
+        " next_due_at next_due_date last_due_at last_due_date updated_at",
+    ),
+    _columns(
+        "SELECT",
+        "public.merits",
+        "merit_id user_id merit_type start_date duration_days is_active deleted_at"
+        " percent is_satisfied completed_on completed_at",
+    ),
+    _columns(
+        "SELECT",
+        "public.targets",
+        "target_id user_id target_type start_date end_date is_active deleted_at frozen_at"
+        " percent is_satisfied completed_on completed_at",
+    ),
+    _columns(
+        "SELECT", "public.merit_items", "merit_item_id merit_id deed_item_id scale_value_id target_value"
+    ),
+    _columns(
+        "SELECT", "public.target_items", "target_item_id target_id deed_item_id scale_value_id target_value"
     ),
     _columns("UPDATE", "public.merits", "percent is_satisfied completed_on completed_at"),
     _columns("UPDATE", "public.targets", "percent is_satisfied completed_on completed_at frozen_at"),

@@ -1,0 +1,346 @@
+"""Marks: shared between workers, never lost, and taken together with what was computed from them."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Connection, Engine, event, text
+
+from kitaab_jobs import contract
+from kitaab_jobs.client import enqueue
+from kitaab_jobs.progress import jobs, queries, tasks
+from kitaab_jobs.runtime.execute import execute
+from tests.progress.diary import (
+    NOW,
+    TODAY,
+    Diary,
+    Goal,
+    Part,
+    before,
+    reconcile,
+    refresh_all,
+    session_on,
+    waiting_marks,
+)
+from tests.progress.workers import PATIENCE, refresh_once, workers
+
+# The statements of a refresh: it takes marks, finds goals, and locks and computes merits, then targets.
+STEPS = 8
+
+
+def marked_items(engine: Engine, number: int) -> list[tuple[int, Goal]]:
+    """So many items with a merit each, all of them recorded today, and one mark for each item."""
+    with engine.begin() as connection:
+        diary = Diary(connection)
+        made = []
+        for _ in range(number):
+            item = diary.item()
+            made.append((item, diary.merit(Part(item, 1))))
+        refresh_all(connection)
+        for item, _ in made:
+            diary.record(item, TODAY, 1)
+    return made
+
+
+def take(limit: int) -> Callable[[Connection], set[int]]:
+    """Take marks, and leave the transaction open."""
+
+    def taken(connection: Connection) -> set[int]:
+        if not connection.in_transaction():
+            connection.begin()
+        with session_on(connection) as session:
+            return {mark.id for mark in queries.take_marks(session, limit)}
+
+    return taken
+
+
+def counted(connection: Connection, table: str, condition: str = "true") -> int:
+    return int(connection.scalar(text(f"SELECT count(*) FROM {table} WHERE {condition}")) or 0)
+
+
+def waiting(engine: Engine) -> int:
+    with engine.connect() as connection:
+        return waiting_marks(connection)
+
+
+def completed(engine: Engine) -> int:
+    with engine.connect() as connection:
+        return counted(connection, "merits", "completed_at IS NOT NULL")
+
+
+# --- what marks what
+
+
+def test_one_statement_marks_each_item_once(diary: Diary) -> None:
+    items = [diary.item(), diary.item()]
+    diary.run("DELETE FROM jobs.progress_marks")
+    diary.run(
+        "INSERT INTO entries (user_id, deed_item_id, entry_date, count_value)"
+        " SELECT :person, item, :today - day, 1 FROM unnest(:items) AS item, generate_series(1, 50) AS day",
+        person=diary.person,
+        items=items,
+        today=TODAY,
+    )
+    assert waiting_marks(diary.connection) == 2
+
+
+def test_what_the_platform_computes_marks_nothing(diary: Diary) -> None:
+    item = diary.item()
+    diary.merit(Part(item, 1))
+    diary.record(item, TODAY, 1)
+    diary.refresh()
+    assert waiting_marks(diary.connection) == 0
+    diary.run("UPDATE merits SET percent = 100, name = 'new'")
+    assert waiting_marks(diary.connection) == 0
+
+
+def test_marks_of_what_is_gone_are_taken_away(diary: Diary) -> None:
+    diary.run(
+        "INSERT INTO jobs.progress_marks (kind, subject_id) VALUES ('item', -1), ('merit', -1), ('target', -1)"
+    )
+    [report] = diary.refresh()
+    assert (report.marks, report.changed) == (3, 0)
+    assert waiting_marks(diary.connection) == 0
+
+
+# --- shared between workers
+
+
+def test_two_refreshes_at_once_share_the_marks(kept: Engine) -> None:
+    items = {item for item, _ in marked_items(kept, 5)}
+    with workers(kept) as (one, other):
+        first = one.do(take(2))
+        second = other.do(take(100))
+        assert len(first) == 2
+        assert first | second == items
+        assert not first & second
+        one.commit()
+        other.commit()
+    assert waiting(kept) == 0
+
+
+def test_the_marks_of_a_worker_that_failed_are_there_for_the_next(kept: Engine) -> None:
+    items = {item for item, _ in marked_items(kept, 5)}
+    with workers(kept) as (one, other):
+        failed = one.do(take(2))
+        assert not failed & other.do(take(100))
+        one.rollback()
+        other.commit()
+        assert other.do(take(100)) == failed
+        other.rollback()
+    assert waiting(kept) == 2
+    assert failed < items
+
+
+def test_two_refreshes_at_once_share_the_work(kept: Engine) -> None:
+    marked_items(kept, 6)
+    with workers(kept) as (one, other):
+        first, second = one.refresh(limit=3), other.refresh()
+        assert (first.marks, second.marks) == (3, 3)
+        one.commit()
+        other.commit()
+    assert (waiting(kept), completed(kept)) == (0, 6)
+
+
+def test_a_refresh_takes_no_more_than_its_limit_and_the_oldest_first(kept: Engine) -> None:
+    made = marked_items(kept, 4)
+    with kept.begin() as connection:
+        assert refresh_once(connection, limit=3).marks == 3
+    with kept.begin() as connection:
+        left = list(connection.scalars(text("SELECT subject_id FROM jobs.progress_marks")))
+    assert left == [made[-1][0]]
+
+
+# --- the follow-up, and how late a refresh is
+
+
+def follow_ups(engine: Engine) -> list[dict[str, int]]:
+    with engine.connect() as connection:
+        jobs_waiting = text("SELECT args FROM jobs.jobs WHERE name = 'progress.refresh' AND state = 'ready'")
+        return list(connection.scalars(jobs_waiting))
+
+
+def test_a_follow_up_comes_with_the_work_while_marks_remain(kept: Engine) -> None:
+    marked_items(kept, 5)
+    with workers(kept, 1) as [worker]:
+        worker.refresh(limit=2)
+        assert follow_ups(kept) == []
+        worker.rollback()
+        assert follow_ups(kept) == []
+        worker.refresh(limit=2)
+        worker.commit()
+        assert follow_ups(kept) == [{"limit": 2}]
+        worker.refresh(limit=4)
+        worker.commit()
+    assert follow_ups(kept) == [{"limit": 2}], "all were taken, so nothing follows"
+
+
+def test_the_lag_is_the_age_of_the_oldest_mark(diary: Diary) -> None:
+    item = diary.item()
+    diary.merit(Part(item, 1))
+    diary.run("UPDATE jobs.progress_marks SET marked_at = :then", then=NOW - dt.timedelta(seconds=90))
+    diary.record(item, TODAY, 1)
+    diary.run("UPDATE jobs.progress_marks SET marked_at = :now WHERE kind = 'item'", now=NOW)
+    [report] = diary.refresh()
+    assert report.lag_seconds == 90
+
+
+def test_nothing_to_do_is_no_lag(diary: Diary) -> None:
+    with session_on(diary.connection) as session:
+        assert jobs.refresh(session, now=NOW, limit=10) == jobs.Report(0, 0, 0, 0, 0, 0.0)
+
+
+# --- what happens beside a refresh, at each of its steps
+
+
+@contextmanager
+def before_statement(number: int, connection: Connection, happen: Callable[[], None]) -> Iterator[list[str]]:
+    """Let something happen before the connection's statement of that number; give the statements' texts."""
+    seen: list[str] = []
+
+    def execute(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
+        seen.append(statement)
+        if len(seen) == number + 1:
+            happen()
+
+    event.listen(connection, "before_cursor_execute", execute)
+    try:
+        yield seen
+    finally:
+        event.remove(connection, "before_cursor_execute", execute)
+
+
+class Scene:
+    """A merit and a target, half done and marked, and things that may happen to them and complete them."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        with connection.begin():
+            self.diary = Diary(connection)
+            self.top, self.stray = self.diary.item(), self.diary.item()
+            self.child = self.diary.item(self.top)
+            self.goals = [self.diary.merit(), self.diary.target(start=before(5), end=TODAY)]
+            self.parts = [(goal[0], self.diary.add_part(goal, Part(self.top, 4))) for goal in self.goals]
+            self.diary.record(self.stray, TODAY, 2)
+            refresh_all(connection)
+            self.diary.record(self.child, TODAY, 2)
+
+    def an_entry(self) -> None:
+        self.diary.record(self.top, before(1), 2)
+
+    def an_edit(self) -> None:
+        self.diary.record(self.child, TODAY, 4)
+
+    def an_item_that_moves(self) -> None:
+        self.diary.move(self.stray, self.child)
+
+    def a_lower_goal(self) -> None:
+        for kind, part in self.parts:
+            self.diary.change_part(kind, part, 2)
+
+    def commit(self, happening: str) -> None:
+        """Let it happen in a transaction of its own."""
+        with self.connection.begin():
+            getattr(self, happening)()
+
+    def is_done(self) -> bool:
+        return all(self.diary.shown(goal) == (100, True, TODAY) for goal in self.goals)
+
+
+@pytest.mark.parametrize("happening", ["an_entry", "an_edit", "an_item_that_moves", "a_lower_goal"])
+def test_what_is_committed_beside_a_refresh_is_computed_or_leaves_its_mark(
+    kept: Engine, happening: str
+) -> None:
+    statements: list[str] = []
+    with kept.connect() as connection, kept.connect() as other:
+        for step in range(STEPS + 1):
+            scene = Scene(other)
+            happen = partial(scene.commit, happening)
+            with connection.begin():
+                with before_statement(step, connection, happen) as statements:
+                    refresh_once(connection)
+                if step == len(statements):
+                    happen()
+            with other.begin():
+                assert scene.is_done() or waiting_marks(other), f"lost before {statements[step:][:1]}"
+                refresh_all(other)
+                assert scene.is_done()
+                assert reconcile(other).changed == 0
+    assert len(statements) == STEPS, "each step of a refresh has its turn"
+
+
+def test_a_person_edits_a_merit_while_it_is_computed(kept: Engine) -> None:
+    """The edit waits for the refresh, and its mark for the next."""
+    [(_, merit)] = marked_items(kept, 1)
+    shorten = text("UPDATE merits SET duration_days = 1, start_date = :day WHERE merit_id = :id")
+    with workers(kept) as (worker, person):
+        worker.refresh()
+        edit = person.start(
+            lambda connection: connection.execute(shorten, {"day": before(-1), "id": merit[1]}).rowcount
+        )
+        person.wait_until_blocked(edit)
+        worker.commit()
+        edit.result(PATIENCE)
+        person.commit()
+    assert waiting(kept) == 1
+    with kept.begin() as connection:
+        refresh_all(connection)
+        assert reconcile(connection).changed == 0
+        assert counted(connection, "merits", "percent = 100 AND NOT is_satisfied") == 1
+
+
+def test_reconcile_does_not_stand_in_the_way_of_a_refresh(kept: Engine) -> None:
+    marked_items(kept, 2)
+    with kept.begin() as connection:
+        refresh_all(connection)
+        connection.execute(text("UPDATE entries SET count_value = 2"))
+    with workers(kept) as (nightly, worker):
+
+        def look(connection: Connection) -> jobs.Report:
+            connection.begin()
+            return reconcile(connection)
+
+        assert nightly.do(look) == jobs.Report(0, 2, 0, 0, 0)
+        assert worker.refresh().marks == 2
+        worker.commit()
+        nightly.commit()
+
+
+# --- the role
+
+
+def test_the_workers_role_may_do_all_of_it(kept: Engine, engine_as: Callable[[str], Engine]) -> None:
+    marked_items(kept, 3)
+    with kept.begin() as connection:
+        diary = Diary(connection)
+        item = diary.item()
+        diary.target(Part(item, 1), start=TODAY, end=TODAY)
+        diary.record(item, TODAY, 1)
+    worker = engine_as("kitaab_worker")
+    first = run_as_job(worker, contract.PROGRESS_REFRESH, {"limit": 1})
+    assert first is not None
+    assert (first["marks"], first["merits_completed"]) == (1, 1)
+    [follow_up] = follow_ups(kept)
+    second = run_as_job(worker, contract.PROGRESS_REFRESH, {"limit": 1000})
+    assert follow_up == {"limit": 1}
+    assert second is not None
+    assert (second["merits_completed"], second["targets_completed"]) == (2, 1)
+    with kept.begin() as connection:
+        connection.execute(text("UPDATE merits SET is_satisfied = false"))
+    repaired = run_as_job(worker, contract.PROGRESS_RECONCILE, {})
+    assert repaired is not None
+    assert (repaired["goals"], repaired["changed"]) == (4, 3)
+    assert (waiting(kept), completed(kept)) == (0, 3)
+
+
+def run_as_job(engine: Engine, kind: contract.Job, args: dict[str, int]) -> dict[str, object] | None:
+    """Enqueue a job and run it as a worker does."""
+    function = tasks.refresh if kind is contract.PROGRESS_REFRESH else tasks.reconcile
+    with engine.begin() as connection:
+        id: UUID = enqueue(connection, kind, args)
+    return execute(kind, function, id, args, engine=engine, worker="test")
