@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help demo test check pytest install requirements clean
+.PHONY: help demo test check pytest soak bench install requirements clean
 
 help:  ## what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,12 @@ check: $(VENV)/.dev
 
 pytest: $(VENV)/.dev
 	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+
+soak: $(VENV)/.dev  ## the fault tests in their long form, with their figures (about half an hour)
+	KITAAB_TEST_SOAK=1 $(BIN)/pytest tests/faults -n 0 -s -p no:randomly $(ARGS)
+
+bench: $(VENV)/.run  ## measure beside other job systems, on a quiet machine (ARGS="--quick"; benchmarks/README.md)
+	@$(BIN)/python -m benchmarks.jobs $(ARGS)
 
 # The virtual environment has no pip of its own: the system's pip installs into it, which works where
 # Debian has no ensurepip and calls its own environment externally managed.
