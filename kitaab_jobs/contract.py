@@ -36,11 +36,25 @@ class Deliver(Payload):
 
 
 @dataclass(frozen=True, slots=True)
+class Backoff:
+    """How long a failed job waits: `base` seconds, doubled after each attempt, at most `cap` seconds.
+
+    Of that, between half and the whole at random, so that jobs that failed together do not come back together.
+    """
+
+    base: float = 2
+    cap: float = 3600
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """One kind of job.
 
     `max_attempts` counts starts, and `time_limit` is in seconds: after it the worker stops the job,
-    which counts as a failed attempt.
+    which counts as a failed attempt. `batch`: up to so many travel in one message and share a transaction, each
+    with a savepoint of its own; worth it for jobs of a few milliseconds. `max_running`: how many run at once,
+    for each `limit_key` that they are enqueued with. `unique_args`: while one with the same arguments has not
+    ended, no second one is added; `unique_seconds`: nor for so long after it was enqueued.
     """
 
     name: str
@@ -49,6 +63,11 @@ class Job:
     queue: str = "default"
     max_attempts: int = 5
     time_limit: int = 300
+    backoff: Backoff = Backoff()
+    batch: int = 1
+    max_running: int | None = None
+    unique_args: bool = False
+    unique_seconds: int = 0
 
     @property
     def feature(self) -> str:
@@ -67,10 +86,22 @@ class Job:
             ) from None
 
 
-QUEUES: dict[str, str] = {
-    "default": "short jobs: progress, partitions",
-    "reminders": "what a person waits for",
-    "long": "minutes to hours; has its own worker so that nothing waits behind it",
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """Where jobs wait for a worker. `max_running`: how many run at once, on all workers together."""
+
+    name: str
+    summary: str
+    max_running: int | None = None
+
+
+QUEUES: dict[str, Queue] = {
+    queue.name: queue
+    for queue in (
+        Queue("default", "short jobs: progress, partitions"),
+        Queue("reminders", "what a person waits for"),
+        Queue("long", "minutes to hours; has its own worker so that nothing waits behind it"),
+    )
 }
 
 PROGRESS_REFRESH = Job("progress.refresh", "recompute the merits and targets that entries touched", Batch)
@@ -86,10 +117,9 @@ REMINDERS_DISPATCH = Job(
     Batch,
     queue="reminders",
 )
-REMINDERS_DELIVER = Job(
-    "reminders.deliver", "send recorded reminders", Deliver, queue="reminders", max_attempts=1
-)
+REMINDERS_DELIVER = Job("reminders.deliver", "send recorded reminders", Deliver, queue="reminders")
 ARCHIVE_MAKE_PARTITIONS = Job("archive.make_partitions", "make the partitions that the next months need")
+ARCHIVE_PURGE_JOBS = Job("archive.purge_jobs", "remove the rows of jobs and fires that ended long ago", Batch)
 
 JOBS: dict[str, Job] = {
     job.name: job
@@ -99,6 +129,7 @@ JOBS: dict[str, Job] = {
         REMINDERS_DISPATCH,
         REMINDERS_DELIVER,
         ARCHIVE_MAKE_PARTITIONS,
+        ARCHIVE_PURGE_JOBS,
     )
 }
 

@@ -73,3 +73,25 @@ class ImportRefused(KitaabError):
 
 class Cancelled(KitaabError):
     """The job was cancelled while it ran"""
+
+
+class Permanent(KitaabError):
+    """The job can never succeed, so it is dead at once"""
+
+
+class Retryable(KitaabError):
+    """The job may succeed later: it is tried again, `after` so many seconds where given"""
+
+    def __init__(
+        self, message: str | None = None, *, remedy: str | None = None, after: float | None = None
+    ) -> None:
+        super().__init__(message, remedy=remedy)
+        self.after = after
+
+
+class Snooze(KitaabError):
+    """The job is not to be done yet: it is started again `after` so many seconds, and this start does not count"""
+
+    def __init__(self, after: float, message: str | None = None, *, remedy: str | None = None) -> None:
+        super().__init__(message, remedy=remedy)
+        self.after = after

@@ -14,12 +14,12 @@ from collections.abc import Mapping
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit, urlunsplit
 
 from dotenv import dotenv_values
 from platformdirs import user_data_path
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from kitaab_jobs.errors import SettingsError
@@ -27,16 +27,27 @@ from kitaab_jobs.errors import SettingsError
 VERSION = version("kitaab-jobs")
 STACK_FILE = "stack.env"
 
-_QUERY_PASSWORD = re.compile(r"([?&](?:password|sslpassword)=)[^&#]*")
+_QUERY_PASSWORD = re.compile(r"([?&](?:password|sslpassword|options)=)[^&#]*", re.IGNORECASE)
 
 POSTGRES_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+socket")
 
 
 def redacted(url: str) -> str:
-    """Return `url` with its password replaced by `***`, for messages and logs."""
+    """Return `url` with its password replaced by `***`, for messages and logs.
+
+    Of what cannot be taken apart for sure only the scheme is shown: a password with a character that should have
+    been escaped ends up in the host, the path or the query.
+    """
     url = _QUERY_PASSWORD.sub(r"\1***", url)
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        parts = urlsplit("")
+    if "://" not in url or not parts.scheme or "@" in f"{parts.path}{parts.query}{parts.fragment}":
+        scheme, found, _ = url.partition("://")
+        return f"{scheme}://..." if found and scheme.isalnum() else "..."
     if not parts.password:
         return url
     head, _, host = parts.netloc.rpartition("@")
@@ -47,29 +58,20 @@ def redacted(url: str) -> str:
 def _address(schemes: tuple[str, ...], example: str) -> AfterValidator:
     def check(value: SecretStr) -> SecretStr:
         url = value.get_secret_value()
-        try:
-            parts = urlsplit(url)
-            _ = parts.port
-        except ValueError as error:
+        shown = redacted(url)
+        if shown.endswith("...") or any(letter.isspace() for letter in url) or url.count("@") > 1:
             raise ValueError(
-                f"{redacted_or_mask(url)} is not a URL ({error}); an example: {example}"
-            ) from None
-        if parts.scheme not in schemes:
+                f"{shown} is not a URL (in a password, write /, ?, #, @ and a space as %2F, %3F, %23, %40, %20); "
+                f"an example: {example}"
+            )
+        if urlsplit(url).scheme not in schemes:
             raise ValueError(
-                f"{redacted(url)} does not start with {' or '.join(s + '://' for s in schemes)}; "
+                f"{shown} does not start with {' or '.join(s + '://' for s in schemes)}; "
                 f"an example: {example}"
             )
         return value
 
     return AfterValidator(check)
-
-
-def redacted_or_mask(url: str) -> str:
-    """Return `url` redacted, or only its scheme where it is too broken to be taken apart."""
-    try:
-        return redacted(url)
-    except ValueError:
-        return url.partition("://")[0] + "://..."
 
 
 PostgresUrl = Annotated[SecretStr, _address(POSTGRES_SCHEMES, "postgresql://user:password@host:5432/kitaab")]
@@ -88,6 +90,11 @@ class Settings(BaseSettings):
         description="folder of the embedded servers",
     )
 
+    @field_validator("data_dir")
+    @classmethod
+    def _expand_home(cls, value: Path) -> Path:
+        return value.expanduser()  # no shell has seen what stands in a unit or compose file
+
     database_url: PostgresUrl | None = Field(None, description="PostgreSQL as kitaab_worker; may be a pooler")
     direct_url: PostgresUrl | None = Field(
         None, description="the same without a pooler, for LISTEN; database_url if not set"
@@ -100,19 +107,28 @@ class Settings(BaseSettings):
 
     pool_size: int = Field(5, ge=1, le=100, description="connections that a process keeps")
     pool_max: int = Field(20, ge=1, le=500, description="connections that a process may open")
+    prepare_statements: bool | None = Field(
+        None, description="plan a statement once for each connection; default: where no pooler is in between"
+    )
     connect_timeout: int = Field(10, ge=1, description="to open a connection")
     statement_timeout: int = Field(60, ge=0, description="of one statement; 0 is none")
     lock_timeout: int = Field(5, ge=0, description="to wait for a lock; 0 is for ever")
 
-    partition_by: str = Field(
-        "year", pattern="^(year|month)$", description="span of one partition of entries"
-    )
+    partition_by: Literal["year", "month"] = Field("year", description="span of one partition of entries")
     partitions_ahead_days: int = Field(
         400, ge=31, description="days ahead of today for which partitions are kept ready"
     )
 
-    log_format: str = Field("console", pattern="^(console|json)$")
-    log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+    keep_jobs_days: int = Field(
+        7, ge=1, description="after which the row of a job that ended well is removed"
+    )
+    keep_dead_jobs_days: int = Field(
+        90, ge=1, description="the same for a dead one, which may be replayed until then"
+    )
+    keep_fires_days: int = Field(30, ge=1, description="the same for what became of a planned fire")
+
+    log_format: Literal["console", "json"] = "console"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     @property
     def database(self) -> str:
@@ -123,6 +139,13 @@ class Settings(BaseSettings):
     def direct(self) -> str:
         """The URL that keeps session state: LISTEN, CONCURRENTLY."""
         return self._need(self.direct_url or self.database_url, "KITAAB_DATABASE_URL")
+
+    @property
+    def prepares(self) -> bool:
+        """Whether statements may be prepared: a pooler in transaction mode loses them."""
+        if self.prepare_statements is not None:
+            return self.prepare_statements
+        return self.direct_url is None or self.direct_url == self.database_url
 
     @property
     def admin(self) -> str:
@@ -162,7 +185,10 @@ class Settings(BaseSettings):
         except ValidationError as error:
             first = error.errors()[0]
             name = "KITAAB_" + "_".join(str(part) for part in first["loc"]).upper()
-            raise SettingsError(f"{name}: {first['msg'].removeprefix('Value error, ')}") from None
+            said = first["msg"].removeprefix("Value error, ")
+            if first["type"] != "value_error":  # pydantic's own, which never concerns a secret
+                said = f"{str(first['input'])[:80]!r} cannot be: {said[0].lower()}{said[1:]}"
+            raise SettingsError(f"{name}: {said}") from None
 
 
 def _stack_addresses(path: Path, named: set[str]) -> dict[str, str]:

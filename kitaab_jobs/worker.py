@@ -20,6 +20,8 @@ from kitaab_jobs.db.migrate import sync_kinds
 from kitaab_jobs.errors import KitaabError
 from kitaab_jobs.runtime import ledger, logs
 from kitaab_jobs.runtime.app import app, configuration
+from kitaab_jobs.runtime.job import job_id
+from kitaab_jobs.runtime.messages import MANY
 from kitaab_jobs.settings import VERSION, settings
 
 __all__ = ["app"]
@@ -53,6 +55,22 @@ def _leave_the_parents_connections(**_: Any) -> None:
 @signals.worker_ready.connect
 def _announce(**_: Any) -> None:
     threading.Thread(target=_stay_announced, name="announce", daemon=True).start()
+
+
+@signals.task_unknown.connect
+def _put_off(message: Any = None, name: str = "", id: str = "", **_: Any) -> None:
+    """A job that this version does not know waits for one that does; its message is gone, its row says so."""
+    queue = (message.delivery_info or {}).get("routing_key", app.conf.task_default_queue)
+    try:
+        _, kwargs, _ = message.decode()
+    except Exception:  # whatever came: it is on record that something did
+        kwargs = {}
+    args = kwargs if isinstance(kwargs, dict) else {}
+    reason = f"no worker of version {VERSION} knows the job {name!r}"
+    for each in args.get(MANY, [id]):
+        with primary("kitaab-jobs worker").begin() as connection:
+            ledger.postpone(connection, job_id(each), name, {} if MANY in args else args, queue, reason)
+    log.error("job waits for a version that knows it", action="job_unknown", job=name, id=id)
 
 
 def _stay_announced() -> None:

@@ -1,4 +1,4 @@
-"""The SQL of partitions."""
+"""The SQL of the archive."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from kitaab_jobs.archive.rules import Span
+from kitaab_jobs.db import locks
 
 _TABLES = text("SELECT table_name FROM jobs.partitioned_tables ORDER BY table_name")
 
@@ -26,14 +27,40 @@ _SPANS = text(
 
 # Two at once would both find the same partition missing: the second one waits, then finds it made.
 _TURN = text("SELECT pg_advisory_xact_lock(:key)")
-_TURN_KEY = 5_472_002
 
 _MAKE = text("SELECT jobs.make_partition(:table, :lower, :upper)")
 
 
+# In the order in which they ended, along the index. A dead job for whose group another one waits must stay, or
+# that one would start.
+_PURGE_JOBS = text(
+    """
+    WITH old AS (
+        SELECT id FROM jobs.jobs AS j
+        WHERE state IN ('succeeded', 'dead', 'cancelled') AND finished_at < :ended_before
+          AND (state <> 'dead' OR finished_at < :dead_before AND NOT EXISTS (
+              SELECT FROM jobs.jobs AS other WHERE other.state = 'scheduled' AND other.after_group = j.group_name))
+        ORDER BY finished_at LIMIT :limit FOR UPDATE SKIP LOCKED
+    )
+    DELETE FROM jobs.jobs AS j USING old WHERE j.id = old.id
+    """
+)
+
+_PURGE_FIRES = text(
+    """
+    DELETE FROM jobs.fires AS f USING (
+        SELECT schedule, fire_at FROM jobs.fires WHERE recorded_at < :before ORDER BY recorded_at LIMIT :limit
+    ) AS old
+    WHERE (f.schedule, f.fire_at) = (old.schedule, old.fire_at)
+    """
+)
+
+_PURGE_PROCESSES = text("DELETE FROM jobs.processes WHERE seen_at < :before")
+
+
 def take_turns(session: Session) -> None:
     """Wait until no other transaction makes partitions, and keep others out until this one ends."""
-    session.execute(_TURN, {"key": _TURN_KEY})
+    session.execute(_TURN, {"key": locks.MAKE_PARTITIONS})
 
 
 def tables(session: Session) -> list[str]:
@@ -49,3 +76,19 @@ def spans(session: Session, table: str) -> list[Span]:
 def make(session: Session, table: str, lower: dt.date, upper: dt.date) -> str:
     """Make one partition and return its name."""
     return str(session.scalar(_MAKE, {"table": table, "lower": lower, "upper": upper}))
+
+
+def purge_jobs(session: Session, ended_before: dt.datetime, dead_before: dt.datetime, limit: int) -> int:
+    """Remove jobs that ended before these times, up to `limit`, and return how many."""
+    values = {"ended_before": ended_before, "dead_before": dead_before, "limit": limit}
+    return session.connection().execute(_PURGE_JOBS, values).rowcount
+
+
+def purge_fires(session: Session, before: dt.datetime, limit: int) -> int:
+    """Remove fires that were recorded before that time, up to `limit`, and return how many."""
+    return session.connection().execute(_PURGE_FIRES, {"before": before, "limit": limit}).rowcount
+
+
+def purge_processes(session: Session, before: dt.datetime) -> int:
+    """Remove processes that have not been seen since, and return how many."""
+    return session.connection().execute(_PURGE_PROCESSES, {"before": before}).rowcount

@@ -1,4 +1,4 @@
-"""The doorways of partitions."""
+"""The doorways of the archive."""
 
 from __future__ import annotations
 
@@ -19,3 +19,11 @@ def make_partitions(session: Session, now: datetime, payload: contract.Payload) 
     return jobs.make_partitions(
         session, now=now, ahead_days=config.partitions_ahead_days, by=config.partition_by
     )
+
+
+@job(contract.ARCHIVE_PURGE_JOBS)
+def purge_jobs(session: Session, now: datetime, payload: contract.Batch) -> jobs.Purged:
+    """Remove rows of what ended long ago."""
+    config = settings()
+    keep = jobs.Keep(config.keep_jobs_days, config.keep_dead_jobs_days, config.keep_fires_days)
+    return jobs.purge_jobs(session, now=now, keep=keep, limit=payload.limit)

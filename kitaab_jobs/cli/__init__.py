@@ -91,13 +91,30 @@ def run(door: Callable[[], object], *, debug: bool = False) -> int:
     except Exception as error:
         if debug:
             raise
-        known = isinstance(error, KitaabError)
-        text = (
-            str(error) if known else f"{type(error).__name__}: {error}: run it with --debug for the traceback"
-        )
+        known = error if isinstance(error, KitaabError) else _of_postgresql(error)
+        text = str(known or f"{type(error).__name__}: {error}: run it with --debug for the traceback")
         typer.echo(f"error: {' '.join(text.split())}", err=True)
-        return error.exit_code if isinstance(error, KitaabError) else 1
+        return known.exit_code if known else 1
     return 0
+
+
+def _of_postgresql(error: Exception) -> KitaabError | None:
+    """Return what an error of PostgreSQL means; None for any other."""
+    if "psycopg" not in sys.modules:  # `--help` imports neither
+        return None
+    import psycopg
+    from sqlalchemy.exc import DBAPIError
+
+    from kitaab_jobs.db.refusals import explain
+    from kitaab_jobs.settings import settings
+
+    if not isinstance(error, DBAPIError | psycopg.Error):
+        return None
+    try:
+        url = settings().database
+    except KitaabError:  # an embedded stack that has stopped meanwhile
+        url = "postgresql://..."
+    return explain(error, url)
 
 
 def _exit_code(done: SystemExit) -> int:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kitaab_jobs.cli.progress import progress
+from kitaab_jobs.cli.times import span
 from kitaab_jobs.cli.up import DataDir, migrate, refuse_without_shared_memory, stoppable
 from kitaab_jobs.errors import UsageError
 
 if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
     from kitaab_jobs.cli.demo_view import View
     from kitaab_jobs.devstack.stack import Stack
-
-_DURATION = re.compile(r"(\d+)\s*(s|m|h)?")
-_SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 ENTRY_EVERY_SECONDS = 4.0
 LOOK_EVERY_SECONDS = 0.5
@@ -48,7 +48,7 @@ def demo(
     from kitaab_jobs.devstack.supervisor import Supervisor
     from kitaab_jobs.settings import Settings
 
-    seconds = duration(lasting) if lasting else None
+    seconds = None if lasting is None else span(lasting, "--for").total_seconds()
     settings = Settings.load(data_dir=data_dir) if data_dir else Settings.load()
     refuse_without_shared_memory()
     refuse_real_servers()
@@ -90,7 +90,7 @@ def load_people(stack: Stack, view: View, *, people: int, years: int, seed: int)
     if there:
         view.say(f"{there} people are there from an earlier demo")
         return
-    with view.progress() as on_progress:
+    with progress(view.console, view.say) as on_progress:
         report = load(
             engine,
             people=people,
@@ -105,44 +105,60 @@ def load_people(stack: Stack, view: View, *, people: int, years: int, seed: int)
 
 
 def act(stack: Stack, view: View, seconds: float | None) -> None:
-    """Let people write and the platform work, and show it, until the time is over or Ctrl-C."""
-    from sqlalchemy import create_engine
+    """Let people write and the platform work, and show it, until the time is over or Ctrl-C.
 
-    from kitaab_jobs.client import enqueue
-    from kitaab_jobs.contract import ARCHIVE_MAKE_PARTITIONS, PROGRESS_RECONCILE
-    from kitaab_jobs.db.engines import owner, sqlalchemy_url
+    PostgreSQL may go away meanwhile: the supervisor starts it again.
+    """
+    from kitaab_jobs.cli.patience import Patience
     from kitaab_jobs.devstack.people_at_work import PeopleAtWork
     from kitaab_jobs.devstack.watch import Watch
 
-    watch = Watch(create_engine(sqlalchemy_url(stack.settings.database), pool_pre_ping=True))
-    people = PeopleAtWork(owner(stack.settings, "kitaab-jobs demo"), watch.since)
-    with watch.engine.begin() as connection:
+    engine = _engine(stack)
+    patience = Patience(view.say)
+    started = time.monotonic()
+    try:
+        watch = patience.until_done(lambda: Watch(engine))
+        people = patience.until_done(lambda: PeopleAtWork(engine, watch.since))
+        patience.until_done(lambda: _enqueue_nightly(engine))
+        moved = patience.until_done(lambda: people.move_reminders(watch.since, PEOPLE_REMINDED_SOON))
+        view.say(f"{moved} people move their reminder to the coming minute of their zone")
+        view.say("the nightly jobs (partitions, reconcile) are enqueued once, so that they can be seen")
+        written = time.monotonic()
+        with view.live(seconds):
+            while seconds is None or time.monotonic() - started < seconds:
+                with patience.outage():
+                    if time.monotonic() - written >= ENTRY_EVERY_SECONDS:
+                        view.waits_for(people.record_entry())
+                        written = time.monotonic()
+                    view.update(watch, people)
+                time.sleep(LOOK_EVERY_SECONDS)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        engine.dispose()
+
+
+def _engine(stack: Stack) -> Engine:
+    """Return a pooled engine as the owner: the demo looks twice a second, and reads names."""
+    from sqlalchemy import create_engine
+
+    from kitaab_jobs.db.engines import connect_args, sqlalchemy_url
+
+    return create_engine(
+        sqlalchemy_url(stack.settings.admin),
+        pool_pre_ping=True,
+        hide_parameters=True,
+        connect_args=connect_args(stack.settings, name="kitaab-jobs demo"),
+    )
+
+
+def _enqueue_nightly(engine: Engine) -> None:
+    from kitaab_jobs.client import enqueue
+    from kitaab_jobs.contract import ARCHIVE_MAKE_PARTITIONS, PROGRESS_RECONCILE
+
+    with engine.begin() as connection:
         for nightly in (ARCHIVE_MAKE_PARTITIONS, PROGRESS_RECONCILE):
             enqueue(connection, nightly, unique_key="demo")
-    moved = people.move_reminders(watch.since, PEOPLE_REMINDED_SOON)
-    view.say(f"{moved} people move their reminder to the coming minute of their zone")
-    view.say("the nightly jobs (partitions, reconcile) are enqueued once, so that they can be seen")
-
-    started = time.monotonic()
-    written = started
-    with view.live(seconds):
-        try:
-            while seconds is None or time.monotonic() - started < seconds:
-                if time.monotonic() - written >= ENTRY_EVERY_SECONDS:
-                    written = time.monotonic()
-                    view.waits_for(people.record_entry())
-                view.update(watch, people)
-                time.sleep(LOOK_EVERY_SECONDS)
-        except KeyboardInterrupt:
-            pass
-
-
-def duration(text: str) -> float:
-    """Return the seconds in "90", "60s", "5m" or "1h"."""
-    match = _DURATION.fullmatch(text.strip().lower())
-    if match is None or int(match[1]) == 0:
-        raise UsageError(f"--for {text!r} is not a time", remedy="write it like 60s, 5m or 1h")
-    return int(match[1]) * _SECONDS[match[2] or "s"]
 
 
 def refuse_real_servers() -> None:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import datetime as dt
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from kitaab_jobs.devstack.people_at_work import PeopleAtWork
 from kitaab_jobs.devstack.sample import NearlyThere
-from kitaab_jobs.devstack.watch import Finished, Totals, Watch
+from kitaab_jobs.devstack.watch import Totals, Watch
+from kitaab_jobs.runtime.operators import Finished
 
 ROWS = 14
 
@@ -69,41 +69,12 @@ class View:
             self._live.update(self._screen())
 
     @contextmanager
-    def progress(self) -> Iterator[Callable[[str, int, int], None]]:
-        """Show a bar for each stage of the load, on a terminal; elsewhere a line for each stage."""
-        if not self.console.is_terminal:
-            seen: set[str] = set()
-
-            def line(stage: str, _done: int, total: int) -> None:
-                if stage not in seen:
-                    seen.add(stage)
-                    self.say(f"loading {stage}: {total:,}")
-
-            yield line
-            return
-        columns = (
-            TextColumn("{task.description:<10}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=self.console) as bar:
-            tasks: dict[str, TaskID] = {}
-
-            def update(stage: str, done: int, total: int) -> None:
-                if stage not in tasks:
-                    tasks[stage] = bar.add_task(stage, total=total)
-                bar.update(tasks[stage], completed=done, total=total)
-
-            yield update
-
-    @contextmanager
     def live(self, seconds: float | None) -> Iterator[None]:
         """Show a screen that is drawn anew, on a terminal; elsewhere lines go on as they come."""
         self._started, self._seconds = time.monotonic(), seconds
+        for name, place in self.places.items():  # above what is drawn anew, where nothing is cut
+            self.console.print(f"{name:<7}{place}", markup=False)
         if not self.console.is_terminal:
-            for name, place in self.places.items():
-                self.console.print(f"{name}: {place}", markup=False)
             yield
             return
         with Live(self._screen(), console=self.console, refresh_per_second=4, transient=True) as live:
@@ -132,12 +103,12 @@ class View:
             self.console.print(f"  {name:<15} {value}", markup=False)
 
     def _job(self, job: Finished) -> None:
-        if job.state == "succeeded" and not job.changed:
+        # What it counted, without the zeros: empty where it found nothing to do.
+        changed = {key: value for key, value in (job.result or {}).items() if value}
+        if job.state == "succeeded" and not changed:
             self._idle += 1
             return
-        what = (
-            ", ".join(f"{_words(k)} {_short(v)}" for k, v in job.changed.items()) if job.result else job.error
-        )
+        what = ", ".join(f"{_words(k)} {_short(v)}" for k, v in changed.items()) if job.result else job.error
         self._add(
             "job" if job.state == "succeeded" else job.state, job.name, f"{job.seconds:.2f} s", what or ""
         )
@@ -162,9 +133,7 @@ class View:
     def _head(self) -> Text:
         passed = int(time.monotonic() - self._started)
         left = f"ends in {max(0, int(self._seconds) - passed)} s" if self._seconds else "Ctrl-C ends it"
-        lines = [f"Kitaab Jobs demo, {passed} s, {left}"]
-        lines += [f"{name:<7}{place}" for name, place in self.places.items()]
-        return Text("\n".join(lines), no_wrap=True, overflow="ellipsis")
+        return Text(f"Kitaab Jobs demo, {passed} s, {left}", no_wrap=True, overflow="ellipsis")
 
     def _foot(self) -> Text:
         if self._totals is None:

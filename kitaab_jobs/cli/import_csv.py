@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
-from kitaab_jobs.errors import ServerError, UsageError
+from kitaab_jobs.errors import UsageError
 
 if TYPE_CHECKING:
     from kitaab_jobs.imports.jobs import Progress
@@ -63,51 +63,24 @@ def import_csv(
 
 def _run(sheet: Sheet, *, strict: bool, dry_run: bool, on_progress: Progress) -> Report:
     """Import over the owner's engine; a failure of the database is a `ServerError` of one line."""
-    import psycopg
-    from sqlalchemy.exc import DBAPIError
-
     from kitaab_jobs.db.engines import owner
+    from kitaab_jobs.db.refusals import explained
     from kitaab_jobs.imports.jobs import run
     from kitaab_jobs.settings import settings
 
     config = settings()
     engine = owner(config, "kitaab-jobs import").execution_options(isolation_level="READ COMMITTED")
-    try:
-        with engine.begin() as connection:
-            return run(
-                connection,
-                sheet,
-                now=datetime.now(UTC),
-                strict=strict,
-                dry_run=dry_run,
-                on_progress=on_progress,
-            )
-    except (DBAPIError, psycopg.Error) as error:
-        raise _server_error(error, config.admin) from error
-
-
-def _server_error(error: Exception, url: str) -> ServerError:
-    from kitaab_jobs.db.retries import is_connection_loss, is_contention, sqlstate
-    from kitaab_jobs.settings import redacted
-
-    cause = getattr(error, "orig", None) or error
-    diagnosis = getattr(cause, "diag", None)
-    # Not the details: they quote rows.
-    said = getattr(diagnosis, "message_primary", None) or str(cause).strip().partition("\n")[0]
-    state = sqlstate(error)
-    if is_connection_loss(error):
-        what = f"PostgreSQL at {redacted(url)} cannot be used: {said}"
-        # It may have been lost during the commit, and then nobody knows; a second import always does.
-        remedy = "see 'kitaab-jobs doctor', then import the file again, which changes nothing twice"
-    elif is_contention(error):
-        what, remedy = f"others kept the same entries locked: {said}", "import the file again"
-    elif state in ("42P01", "42703", "42883"):  # undefined table, column, function
-        what, remedy = f"the database has another schema: {said}", "run 'kitaab-jobs migrate'"
-    elif state == "42501":  # insufficient privilege
-        what, remedy = said, "set KITAAB_ADMIN_URL to the owner of the tables"
-    else:
-        what, remedy = f"PostgreSQL refused: {said}", "see 'kitaab-jobs doctor'"
-    return ServerError(f"the import failed, as {what}", remedy=remedy)
+    # It may have been lost during the commit, and then nobody knows; a second import always does.
+    again = "import the file again, which changes nothing twice"
+    with explained(config.admin, setting="KITAAB_ADMIN_URL", again=again), engine.begin() as connection:
+        return run(
+            connection,
+            sheet,
+            now=datetime.now(UTC),
+            strict=strict,
+            dry_run=dry_run,
+            on_progress=on_progress,
+        )
 
 
 @contextmanager

@@ -1,37 +1,36 @@
-"""`kitaab-jobs jobs`: what is in the ledger, and what to do about it."""
+"""`kitaab-jobs jobs`: what is in the ledger. What changes it is in jobs_change.py."""
 
 from __future__ import annotations
 
 import datetime as dt
 import json
-import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
 import typer
 
-from kitaab_jobs.errors import UsageError
+from kitaab_jobs.cli.jobs_change import (
+    Name,
+    Older,
+    Queue,
+    State,
+    cancel,
+    filter_,
+    purge,
+    refuse_states,
+    retry,
+)
 
 if TYPE_CHECKING:
-    from kitaab_jobs.runtime.operators import Filter
+    from kitaab_jobs.runtime.operators import Count
 
-_AGE = re.compile(r"(\d+)\s*([smhdw])")
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _TAIL_EVERY_SECONDS = 0.5
 
-Ids = Annotated[list[UUID] | None, typer.Argument(help="Ids of jobs.", metavar="[ID]...", show_default=False)]
-State = Annotated[list[str] | None, typer.Option("--state", help="Only jobs in this state; may be repeated.")]
-Name = Annotated[str | None, typer.Option("--name", help="Only jobs of this name; * stands for anything.")]
-Queue = Annotated[str | None, typer.Option("--queue", help="Only jobs of this queue.")]
-Older = Annotated[
-    str | None, typer.Option("--older-than", help="Only jobs untouched for this long: 90s, 12h, 30d.")
-]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -42,7 +41,9 @@ def register(app: typer.Typer) -> None:
     group.command("stats", help="Show how many jobs are in each state, and the oldest.")(stats)
     group.command("tail", help="Show jobs as they end, until Ctrl-C.")(tail)
     group.command("retry", help="Run dead or cancelled jobs again.")(retry)
-    group.command("cancel", help="Cancel jobs that wait.")(cancel)
+    group.command("cancel", help="Cancel jobs that wait, ask those that run to stop, let go of dead ones.")(
+        cancel
+    )
     group.command("purge", help="Delete rows of jobs that have ended.")(purge)
     app.add_typer(group, name="jobs")
 
@@ -59,30 +60,31 @@ def list_(
     from kitaab_jobs.db.engines import primary
     from kitaab_jobs.runtime import operators
 
-    wanted = _filter(None, state, name, queue, older_than)
+    wanted = filter_(None, state, name, queue, older_than)
     with primary("kitaab-jobs cli").connect() as connection:
         jobs = operators.find(connection, wanted, limit)
     if as_json:
-        typer.echo(json.dumps(jobs, default=str))
+        typer.echo(json.dumps(jobs))
         return
+    header = ("id", "name", "state", "attempt", "created", "took", "what")
     _table(
-        ("id", "name", "state", "attempt", "created", "took", "what"),
+        header,
         [
             (
-                str(j["id"]),
+                j["id"],
                 j["name"],
                 j["state"],
                 f"{j['attempt']}/{j['max_attempts']}",
-                f"{j['created_at']:%m-%d %H:%M:%S}",
+                _clock(j["created_at"]),
                 _took(j),
-                _progress(j) or j["error"] or "",
+                _what(j),
             )
             for j in jobs
         ],
     )
 
 
-def show(id: UUID, as_json: Json = False) -> None:
+def show(id: Annotated[UUID, typer.Argument(help="Its id.", metavar="ID")], as_json: Json = False) -> None:
     """Show everything about one job."""
     from kitaab_jobs.db.engines import primary
     from kitaab_jobs.runtime import operators
@@ -93,166 +95,128 @@ def show(id: UUID, as_json: Json = False) -> None:
         typer.echo(json.dumps(job))
         return
     for key, value in job.items():
-        if value is not None:
-            typer.echo(f"{key:<15} {json.dumps(value) if isinstance(value, dict) else value}")
+        if value is None or value is False:
+            continue
+        written = json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list | bool) else value
+        typer.echo(f"{key:<20} {written}")
 
 
 def stats(as_json: Json = False) -> None:
-    """Show counts and oldest ages; of the ended states, what ended within a day."""
+    """Show counts and oldest ages, in all and by queue; of the ended states, what ended within 24 hours."""
+    from kitaab_jobs.contract import QUEUES
     from kitaab_jobs.db.engines import primary
     from kitaab_jobs.runtime import operators
 
     with primary("kitaab-jobs cli").connect() as connection:
-        rows = operators.stats(connection)
+        found = operators.stats(connection)
+    queues = {
+        queue: {state: found.get(queue, {}).get(state, operators.Count()) for state in operators.STATES}
+        for queue in (*QUEUES, *sorted(found.keys() - QUEUES.keys()))
+    }
+    states = {
+        state: sum((of[state] for of in queues.values()), operators.Count()) for state in operators.STATES
+    }
     if as_json:
-        typer.echo(json.dumps(rows))
+        typer.echo(
+            json.dumps(
+                {
+                    "states": {state: asdict(count) for state, count in states.items()},
+                    "queues": {q: {s: asdict(count) for s, count in of.items()} for q, of in queues.items()},
+                    "ended_within_hours": operators.COUNTED_HOURS,
+                }
+            )
+        )
         return
+    _table(("state", "jobs", "oldest"), [(s, f"{c.jobs:,}", _age(c)) for s, c in states.items()])
+    typer.echo()
     _table(
-        ("state", "jobs", "oldest"),
-        [(r["state"], str(r["jobs"]), _age(r["oldest_seconds"])) for r in rows],
+        ("queue", *operators.STATES),
+        [(q, *(f"{of[s].jobs:,}" for s in operators.STATES)) for q, of in queues.items()],
     )
 
 
-def tail(name: Name = None) -> None:
+def tail(state: State = None, name: Name = None, queue: Queue = None) -> None:
     """Show each job as it ends."""
+    from kitaab_jobs.cli.patience import Patience
     from kitaab_jobs.db.engines import primary
     from kitaab_jobs.runtime import operators
 
-    engine = primary("kitaab-jobs cli")
-    wanted = operators.Filter(states=operators.ENDED, name=name)
-    seen: set[UUID] | None = None
-    while True:
-        with engine.connect() as connection:
-            jobs = operators.find(connection, wanted, 500)
-        for job in reversed(jobs):
-            if seen is not None and job["id"] not in seen:
-                typer.echo(
-                    f"{job['finished_at']:%H:%M:%S} {job['state']:<10} {job['name']:<26} {_took(job)} {job['error'] or ''}"
-                )
-        seen = {job["id"] for job in jobs}
-        time.sleep(_TAIL_EVERY_SECONDS)
-
-
-def retry(
-    ids: Ids = None,
-    state: State = None,
-    name: Name = None,
-    queue: Queue = None,
-    older_than: Older = None,
-    dry_run: DryRun = False,
-    yes: Yes = False,
-) -> None:
-    """Run dead or cancelled jobs again, with all their attempts."""
-    from kitaab_jobs.runtime import operators
-
-    wanted = _filter(ids, state or ["dead"] if not ids else state, name, queue, older_than)
-    _act("replay", wanted, operators.replay, dry_run=dry_run, yes=yes)
-
-
-def cancel(
-    ids: Ids = None,
-    name: Name = None,
-    queue: Queue = None,
-    older_than: Older = None,
-    reason: Annotated[str, typer.Option("--reason", help="Kept with the job.")] = "cancelled by an operator",
-    dry_run: DryRun = False,
-    yes: Yes = False,
-) -> None:
-    """Cancel jobs that wait. A job that runs goes on."""
-    from kitaab_jobs.runtime import operators
-
-    wanted = _filter(ids, list(operators.WAITING), name, queue, older_than)
-    _act("cancel", wanted, lambda e, f: operators.cancel(e, f, reason), dry_run=dry_run, yes=yes)
-
-
-def purge(
-    older_than: Annotated[str, typer.Option("--older-than", help="Only jobs that ended this long ago: 30d.")],
-    state: State = None,
-    name: Name = None,
-    dry_run: DryRun = False,
-    yes: Yes = False,
-) -> None:
-    """Delete rows of jobs that have ended, in small batches."""
-    from kitaab_jobs.runtime import operators
-
-    for given in state or ():
-        if given not in operators.ENDED:
-            raise UsageError(
-                f"jobs that are {given!r} cannot be purged", remedy=f"these can: {', '.join(operators.ENDED)}"
-            )
-    wanted = _filter(None, state or list(operators.ENDED), name, None, older_than)
-    _act("delete", wanted, operators.purge, dry_run=dry_run, yes=yes)
-
-
-def _filter(
-    ids: list[UUID] | None, state: list[str] | None, name: str | None, queue: str | None, older: str | None
-) -> Filter:
-    from kitaab_jobs.runtime.operators import Filter
-
-    return Filter(tuple(ids or ()), tuple(state or ()), name, queue, _timedelta(older) if older else None)
-
-
-def _act(verb: str, wanted: Filter, act: Callable[..., Iterator[int]], *, dry_run: bool, yes: bool) -> None:
-    """Say what is meant, ask, and do it in batches, with the count so far on a terminal."""
-    from kitaab_jobs.db.engines import primary
-    from kitaab_jobs.runtime import operators
-
+    refuse_states("have ended", state, operators.ENDED)
     engine = primary("kitaab-jobs cli")
     with engine.connect() as connection:
-        counts = operators.count(connection, wanted)
-    total = sum(counts.values())
-    if dry_run or not total:
-        typer.echo(f"would {verb} {_jobs(total)}" if total else f"nothing to {verb}")
-        for name, jobs in counts.items():
-            typer.echo(f"  {name}: {jobs}")
-        return
-    if not yes and not typer.confirm(f"{verb} {_jobs(total)}?"):
-        raise typer.Exit(1)
-    done = 0
-    for size in act(engine, wanted):
-        done += size
-        if sys.stderr.isatty():
-            typer.echo(f"\r{done} of {total}", nl=False, err=True)
-    if sys.stderr.isatty():
-        typer.echo("\r", nl=False, err=True)
-    typer.echo(f"{verb}: {_jobs(done)}")
+        endings = operators.Endings(connection, filter_(None, state, name, queue, None))
+        jobs = endings.new(connection)
+    typer.echo("what ends from now on is shown; Ctrl-C ends this", err=True)
+    patience = Patience(lambda line: typer.echo(line, err=True))
+    while True:
+        for job in jobs:
+            took = f"{job.seconds:.2f} s" if job.started_at else "-"
+            what = _one_line(job.error) or (json.dumps(job.result) if job.result else "")
+            typer.echo(
+                f"{job.finished_at:%H:%M:%S} {job.state:<10} {job.name:<26} {took:>9}  {job.id}  {what}".rstrip()
+            )
+        if not jobs:
+            time.sleep(_TAIL_EVERY_SECONDS)
+        jobs = []
+        with patience.outage(), engine.connect() as connection:
+            jobs = endings.new(connection)
 
 
-def _jobs(count: int) -> str:
-    return f"{count} job" if count == 1 else f"{count} jobs"
+# --- how it is written ---------------------------------------------------------------------------
 
 
-def _timedelta(text: str) -> dt.timedelta:
-    match = _AGE.fullmatch(text.strip())
-    if match is None:
-        raise UsageError(
-            f"--older-than {text!r} is not a time", remedy="write it like 90s, 15m, 12h, 30d or 4w"
-        )
-    return dt.timedelta(**{_UNITS[match[2]]: int(match[1])})
+def _what(job: dict[str, Any]) -> str:
+    """Return what there is to say of it beside its state."""
+    parts = []
+    if job["state"] == "running" and job["cancel_requested_at"]:
+        parts.append("asked to stop")
+    if job["after_group"]:
+        parts.append(f"after group {job['after_group']}")
+    elif job["state"] == "scheduled":
+        parts.append(f"due {_clock(job['run_at'])}")
+    if job["progress_total"]:
+        parts.append(f"{job['progress_done'] or 0:,} of {job['progress_total']:,}")
+    parts.append(_one_line(job["error"]))
+    return "; ".join(filter(None, parts))
+
+
+def _one_line(text: str | None) -> str:
+    return " ".join((text or "").split())
 
 
 def _took(job: dict[str, Any]) -> str:
-    if not (job["started_at"] and job["finished_at"]):
+    try:
+        started, finished = (dt.datetime.fromisoformat(job[key]) for key in ("started_at", "finished_at"))
+    except (TypeError, ValueError):  # not started, or not of this era
         return ""
-    return f"{(job['finished_at'] - job['started_at']).total_seconds():.2f} s"
+    return f"{(finished - started).total_seconds():.2f} s"
 
 
-def _progress(job: dict[str, Any]) -> str:
-    return f"{job['progress_done']} of {job['progress_total']}" if job["progress_total"] else ""
+def _clock(text: str) -> str:
+    """Return a time without its year, or as it stands where Python knows no such time."""
+    try:
+        return f"{dt.datetime.fromisoformat(text):%m-%d %H:%M:%S}"
+    except ValueError:
+        return text
 
 
-def _age(seconds: float | None) -> str:
-    return "" if seconds is None else str(dt.timedelta(seconds=round(seconds)))
+def _age(count: Count) -> str:
+    return "" if count.oldest_seconds is None else str(dt.timedelta(seconds=round(count.oldest_seconds)))
 
 
-def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print columns that fit their content; the last one is cut at the terminal's width."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for name in header:
-        table.add_column(name, no_wrap=True, overflow="ellipsis" if name == header[-1] else "ignore")
+    for number, name in enumerate(header):
+        width = max((len(row[number]) for row in rows), default=0)
+        last = number == len(header) - 1
+        table.add_column(
+            name, no_wrap=True, overflow="ellipsis", min_width=None if last else max(width, len(name))
+        )
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 240).print(table)

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
-# Without a terminal: one line about the progress in so many seconds.
-QUIET_SECONDS = 10.0
-
-OnProgress = Callable[[str, int, int], None]
+from kitaab_jobs.cli.progress import progress
 
 
 def register(app: typer.Typer) -> None:
@@ -39,7 +32,7 @@ def seed(
     from kitaab_jobs.devstack.sample import load
     from kitaab_jobs.settings import settings
 
-    with _progress() as on_progress:
+    with progress() as on_progress:
         report = load(
             settings().admin,
             people=people,
@@ -57,36 +50,3 @@ def seed(
         f" from {report.first_day} to {report.last_day}, in {report.seconds:.1f} s"
     )
     typer.echo(f"merits that lack one small entry: {report.nearly_there:,}")
-
-
-@contextmanager
-def _progress() -> Iterator[OnProgress]:
-    """Show how far the load is, on stderr: a bar on a terminal, a line now and then elsewhere."""
-    if not sys.stderr.isatty():
-        yield _plain_progress()
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description:<8}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        tasks: dict[str, TaskID] = {}
-
-        def show(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total)
-            bar.update(tasks[stage], completed=done)
-
-        yield show
-
-
-def _plain_progress() -> OnProgress:
-    last = time.monotonic()
-
-    def show(stage: str, done: int, total: int) -> None:
-        nonlocal last
-        if time.monotonic() - last >= QUIET_SECONDS:
-            last = time.monotonic()
-            typer.echo(f"{stage}: {done:,} of {total:,}", err=True)
-
-    return show

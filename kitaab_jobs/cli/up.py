@@ -63,8 +63,7 @@ def up(
             processes = [] if no_workers else platform_processes(stack.data_dir)
             supervisor.start(processes)
             starting.stop()
-            show(console, stack, flower_address(processes))
-            wait_for_signal()
+            wait_for_signal(lambda: show(console, stack, flower_address(processes)))
             console.print("Stopping ...")
     console.print("Stopped.")
 
@@ -128,10 +127,11 @@ def stoppable() -> Iterator[Callable[[Callable[[], None]], None]]:
             signal.signal(number, handler)
 
 
-def wait_for_signal() -> None:
-    """Return when the process is asked to stop."""
-    sys.stdout.flush()
+def wait_for_signal(tell: Callable[[], None]) -> None:
+    """Tell that all is up, and return when the process is asked to stop, be it at once."""
     try:
+        tell()
+        sys.stdout.flush()
         while True:
             time.sleep(3600)
     except KeyboardInterrupt:

@@ -16,7 +16,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from kitaab_jobs.contract import JOBS
+from kitaab_jobs.contract import JOBS, QUEUES
+from kitaab_jobs.db import locks
 from kitaab_jobs.db.engines import sqlalchemy_url
 from kitaab_jobs.db.retries import is_connection_loss, is_contention, sqlstate
 from kitaab_jobs.errors import ServerError
@@ -31,7 +32,6 @@ OLDEST_SERVER = 15
 NEWEST_SERVER = 18
 
 # One migrator at a time: a second one waits here, then finds nothing to do.
-MIGRATION_LOCK = 5_472_001
 
 
 def scripts() -> Path:
@@ -87,32 +87,52 @@ def downgrade(url: str, revision: str) -> list[str]:
     return _run(url, revision, up=False)
 
 
-def sync_kinds(connection: Connection) -> None:
-    """Write contract.py's jobs into jobs.kinds, where callers in SQL read them.
+_QUEUES = text(
+    """
+    INSERT INTO jobs.queues (name, max_running, summary) VALUES (:name, :max_running, :summary)
+    ON CONFLICT (name) DO UPDATE SET (max_running, summary, updated_at)
+        = (excluded.max_running, excluded.summary, now())
+    WHERE (queues.max_running, queues.summary) IS DISTINCT FROM (excluded.max_running, excluded.summary)
+    """
+)
 
-    Kinds that this version does not know are left: another version may be deployed beside it.
+_KINDS = text(
+    """
+    INSERT INTO jobs.kinds (name, queue, max_attempts, time_limit, max_running, unique_args, unique_seconds, summary)
+    VALUES (:name, :queue, :max_attempts, :time_limit, :max_running, :unique_args, :unique_seconds, :summary)
+    ON CONFLICT (name) DO UPDATE SET
+        (queue, max_attempts, time_limit, max_running, unique_args, unique_seconds, summary, updated_at)
+        = (excluded.queue, excluded.max_attempts, excluded.time_limit, excluded.max_running, excluded.unique_args,
+           excluded.unique_seconds, excluded.summary, now())
+    WHERE (kinds.queue, kinds.max_attempts, kinds.time_limit, kinds.max_running, kinds.unique_args,
+           kinds.unique_seconds, kinds.summary)
+        IS DISTINCT FROM (excluded.queue, excluded.max_attempts, excluded.time_limit, excluded.max_running,
+                          excluded.unique_args, excluded.unique_seconds, excluded.summary)
+    """
+)
+_KIND_COLUMNS = (
+    "name",
+    "queue",
+    "max_attempts",
+    "time_limit",
+    "max_running",
+    "unique_args",
+    "unique_seconds",
+    "summary",
+)
+
+
+def sync_kinds(connection: Connection) -> None:
+    """Write contract.py's queues and jobs into jobs.queues and jobs.kinds, where callers in SQL read them.
+
+    What this version does not know is left: another version may be deployed beside it.
     """
     connection.execute(
-        text(
-            """
-            INSERT INTO jobs.kinds (name, queue, max_attempts, time_limit, summary)
-            VALUES (:name, :queue, :max_attempts, :time_limit, :summary)
-            ON CONFLICT (name) DO UPDATE SET (queue, max_attempts, time_limit, summary, updated_at)
-                = (excluded.queue, excluded.max_attempts, excluded.time_limit, excluded.summary, now())
-            WHERE (kinds.queue, kinds.max_attempts, kinds.time_limit, kinds.summary)
-                IS DISTINCT FROM (excluded.queue, excluded.max_attempts, excluded.time_limit, excluded.summary)
-            """
-        ),
-        [
-            {
-                "name": job.name,
-                "queue": job.queue,
-                "max_attempts": job.max_attempts,
-                "time_limit": job.time_limit,
-                "summary": job.summary,
-            }
-            for job in JOBS.values()
-        ],
+        _QUEUES,
+        [{"name": q.name, "max_running": q.max_running, "summary": q.summary} for q in QUEUES.values()],
+    )
+    connection.execute(
+        _KINDS, [{column: getattr(job, column) for column in _KIND_COLUMNS} for job in JOBS.values()]
     )
 
 
@@ -179,7 +199,7 @@ def _attempt(
     """Migrate once; return where the first attempt began, which `began` keeps, and where this one ended."""
     with engine.connect() as guard:
         check_version(guard)
-        guard.execute(text("SELECT pg_advisory_lock(:key)"), {"key": MIGRATION_LOCK})
+        guard.execute(text("SELECT pg_advisory_lock(:key)"), {"key": locks.MIGRATE})
         guard.commit()
         if not began:
             began.append(current(guard))

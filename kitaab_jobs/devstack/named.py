@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 
 from kitaab_jobs.devstack.redis import ONCE
 from kitaab_jobs.errors import ServerError
-from kitaab_jobs.settings import redacted_or_mask
+from kitaab_jobs.settings import redacted
 
 OLDEST_POSTGRES = 15
 OLDEST_REDIS = (6, 2)
@@ -21,7 +21,7 @@ def check_postgres(name: str, url: str, *, timeout: int) -> None:
 
     `timeout` is in seconds.
     """
-    where = f"{name} ({redacted_or_mask(url)})"
+    where = f"{name} ({redacted(url)})"
     try:
         with psycopg.connect(url.replace("+psycopg", "", 1), connect_timeout=timeout) as connection:
             major = connection.info.server_version // 10_000
@@ -36,7 +36,7 @@ def check_postgres(name: str, url: str, *, timeout: int) -> None:
 
 def check_redis(name: str, url: str, *, timeout: int) -> None:
     """Ping once; raise `ServerError` with the setting's name where that fails or it is too old."""
-    where = f"{name} ({redacted_or_mask(url)})"
+    where = f"{name} ({redacted(url)})"
     address = url.replace("redis+socket://", "unix://", 1)
     try:
         timeouts = {"socket_connect_timeout": timeout, "socket_timeout": timeout}

@@ -36,10 +36,14 @@ class PeopleAtWork:
         self._engine = engine
         with engine.connect() as connection:
             self._near = iter(nearly_there(connection, 500, now=now))
+        self._next: NearlyThere | None = None
 
     def record_entry(self) -> NearlyThere | None:
-        """Record the entry that somebody's merit still lacks; None when nobody is that near any more."""
-        near = next(self._near, None)
+        """Record the entry that somebody's merit still lacks; None when nobody is that near any more.
+
+        Where the connection is lost, the next call is for the same person: the entry is added once.
+        """
+        self._next = near = self._next or next(self._near, None)
         if near is None:
             return None
         with self._engine.begin() as connection:
@@ -53,6 +57,7 @@ class PeopleAtWork:
                     "scale_value_id": near.scale_value_id,
                 },
             )
+        self._next = None
         return near
 
     def move_reminders(self, now: dt.datetime, people: int) -> int:

@@ -26,7 +26,14 @@ def platform_processes(data_dir: Path, *, flower_port: int | None = None) -> lis
         _worker("worker", "default,reminders", concurrency=2),
         _worker("long", "long", concurrency=1),
         Process("beat", (*_CELERY, "beat", "--loglevel", "INFO")),
-        Process("flower", (*_CELERY, "flower", *_flower_options(data_dir, port)), stop_within=5.0),
+        # It shows without a password and changes nothing; FLOWER_BASIC_AUTH=name:password lets who has it change
+        # things. What would let everybody is switched off here.
+        Process(
+            "flower",
+            (*_CELERY, "flower", *_flower_options(data_dir, port)),
+            stop_within=5.0,
+            env={"FLOWER_UNAUTHENTICATED_API": "false"},
+        ),
     ]
 
 
@@ -47,10 +54,12 @@ def _worker(name: str, queues: str, *, concurrency: int) -> Process:
 
 
 def _flower_options(data_dir: Path, port: int) -> tuple[str, ...]:
+    state = data_dir / "flower"
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)  # it shows what jobs were called with
     return (
         f"--address={HOST}",
         f"--port={port}",
         "--persistent=True",
-        f"--db={data_dir / 'flower'}",
+        f"--db={state / 'state'}",
         "--state_save_interval=30000",  # milliseconds; without it a kill -9 loses what Flower knew
     )

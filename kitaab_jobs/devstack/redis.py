@@ -68,7 +68,7 @@ class EmbeddedRedis(EmbeddedServer):
             "daemonize": "no",
             "logfile": '""',
             "loglevel": "notice",
-            "dir": f'"{self.data}"',
+            "dir": '"' + str(self.data).replace("\\", "\\\\").replace('"', '\\"') + '"',
             "appendonly": "yes",
             "appendfsync": "everysec",
             "maxmemory-policy": "noeviction",  # evicting a broker's keys would lose messages

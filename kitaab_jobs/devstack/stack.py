@@ -19,7 +19,7 @@ from kitaab_jobs.devstack.postgres import DATABASE, EmbeddedPostgres
 from kitaab_jobs.devstack.redis import EmbeddedRedis
 from kitaab_jobs.devstack.server import EmbeddedServer
 from kitaab_jobs.errors import SettingsError
-from kitaab_jobs.settings import Settings, redacted_or_mask
+from kitaab_jobs.settings import Settings, redacted
 
 
 class Stack:
@@ -66,7 +66,7 @@ class Stack:
     def addresses(self) -> dict[str, str]:
         """Where each server is, by name and without passwords."""
         now = self.settings
-        return {"PostgreSQL": redacted_or_mask(now.database), "Redis": redacted_or_mask(now.redis)}
+        return {"PostgreSQL": redacted(now.database), "Redis": redacted(now.redis)}
 
     @property
     def psql(self) -> str:
@@ -182,7 +182,7 @@ class Stack:
         for name in ("KITAAB_ADMIN_URL", "KITAAB_DIRECT_URL", "KITAAB_REPLICA_URL"):
             if name in self._named:
                 value = getattr(self._given, name.removeprefix("KITAAB_").lower())
-                shown = redacted_or_mask(value.get_secret_value()) if value else "set"
+                shown = redacted(value.get_secret_value()) if value else "set"
                 raise SettingsError(
                     f"{name} is {shown}, but KITAAB_DATABASE_URL is not set",
                     remedy="set KITAAB_DATABASE_URL too, or unset both to use the embedded PostgreSQL",

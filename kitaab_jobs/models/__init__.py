@@ -9,26 +9,21 @@
 | communication | reflection_messages, messages, notifications |
 | goals | merits, merit_items, targets, target_items |
 | audit | audit_log |
-| ledger | the `jobs` schema: jobs, schedules, fires, deliveries, marks |
+| ledger | jobs.queues, jobs.kinds, jobs.jobs |
+| schedules | jobs.schedules, jobs.fires, jobs.processes |
+| chores | jobs.deliveries, jobs.progress_marks, jobs.partitioned_tables |
 """
 
 from kitaab_jobs.models.audit import AuditLog
 from kitaab_jobs.models.base import Base
+from kitaab_jobs.models.chores import Delivery, PartitionedTable, ProgressMark
 from kitaab_jobs.models.communication import Message, Notification, ReflectionMessage
 from kitaab_jobs.models.deeds import Deed, DeedItem, Scale, ScaleValue
 from kitaab_jobs.models.entries import Entry, EntryHistory
 from kitaab_jobs.models.goals import Merit, MeritItem, Target, TargetItem
-from kitaab_jobs.models.ledger import (
-    Delivery,
-    Fire,
-    JobRow,
-    Kind,
-    PartitionedTable,
-    Process,
-    ProgressMark,
-    ScheduleRow,
-)
+from kitaab_jobs.models.ledger import JobRow, Kind, Queue
 from kitaab_jobs.models.people import User
+from kitaab_jobs.models.schedules import Fire, Process, ScheduleRow
 from kitaab_jobs.models.sharing import Permission, Relation
 
 __all__ = [
@@ -50,6 +45,7 @@ __all__ = [
     "Permission",
     "Process",
     "ProgressMark",
+    "Queue",
     "ReflectionMessage",
     "Relation",
     "Scale",

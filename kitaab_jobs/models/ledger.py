@@ -1,17 +1,11 @@
-"""The `jobs` schema: the ledger, the schedules and their fires, deliveries, marks, and who is alive."""
+"""The ledger: queues and kinds of jobs, and the jobs."""
 
 from __future__ import annotations
 
 from uuid import UUID
 
 from sqlalchemy import (
-    BigInteger,
-    ForeignKey,
-    Identity,
     Integer,
-    PrimaryKeyConstraint,
-    String,
-    UniqueConstraint,
     text,
 )
 from sqlalchemy.orm import Mapped, mapped_column
@@ -19,13 +13,12 @@ from sqlalchemy.orm import Mapped, mapped_column
 from kitaab_jobs.models.base import (
     Base,
     Big,
-    Day,
-    Id,
     Instant,
     Json,
     Key,
     Long,
     Name,
+    No,
     Now,
     Object,
     Short,
@@ -49,14 +42,23 @@ JobState = enum(
     "cancelled",
     schema="jobs",
 )
-ScheduleSource = enum("schedule_source", "file", "live", schema="jobs")
-FireOutcome = enum("fire_outcome", "fired", "skipped", "missed", "backfilled", schema="jobs")
-DeliveryState = enum(
-    "delivery_state", "pending", "sending", "sent", "failed", "missed", "unknown", schema="jobs"
-)
 
 ACTIVE = "state IN ('scheduled', 'ready', 'published', 'running')"
 ENDED = "state IN ('succeeded', 'dead', 'cancelled')"
+
+
+class Queue(Base):
+    """A row for each queue of contract.py, so that callers in SQL are refused an unknown one."""
+
+    __tablename__ = "queues"
+    __table_args__ = (check("queues_max_running_check", "max_running > 0"), SCHEMA)
+
+    name: Mapped[Short] = mapped_column(primary_key=True)
+    max_running: Mapped[Whole | None] = mapped_column(
+        comment="how many of its jobs run at once, on all workers; null: as many as there are processes"
+    )
+    summary: Mapped[Long]
+    updated_at: Mapped[Now]
 
 
 class Kind(Base):
@@ -66,6 +68,8 @@ class Kind(Base):
     __table_args__ = (
         check("kinds_max_attempts_check", "max_attempts > 0"),
         check("kinds_time_limit_check", "time_limit > 0"),
+        check("kinds_max_running_check", "max_running > 0"),
+        check("kinds_unique_seconds_check", "unique_seconds >= 0"),
         SCHEMA,
     )
 
@@ -73,6 +77,13 @@ class Kind(Base):
     queue: Mapped[Short]
     max_attempts: Mapped[Whole]
     time_limit: Mapped[Whole]
+    max_running: Mapped[Whole | None] = mapped_column(
+        comment="how many of them run at once for each limit_key; null: no limit"
+    )
+    unique_args: Mapped[No] = mapped_column(comment="whether the arguments are the key where none is given")
+    unique_seconds: Mapped[Zero] = mapped_column(
+        comment="how long a key counts after its job was enqueued, even when that has ended"
+    )
     summary: Mapped[Long]
     updated_at: Mapped[Now]
 
@@ -85,15 +96,44 @@ class JobRow(Base):
         check("jobs_max_attempts_check", "max_attempts > 0"),
         check("jobs_args_is_object", "jsonb_typeof(args) = 'object'"),
         check("jobs_args_size", "octet_length(args::text) <= 65536"),
+        check("jobs_group_not_after_itself", "after_group <> group_name"),
+        check("jobs_after_group_waits", "after_group IS NULL OR state IN ('scheduled', 'cancelled')"),
         check(
             "jobs_finished_when_ended",
             "(state IN ('succeeded', 'dead', 'cancelled')) = (finished_at IS NOT NULL)",
         ),
-        index("idx_jobs_waiting", "priority DESC", "run_at", "id", where="state IN ('scheduled', 'ready')"),
-        index("idx_jobs_published", "published_at", where="state = 'published'"),
-        index("idx_jobs_running", "heartbeat_at", where="state = 'running'"),
+        index("idx_jobs_due", "run_at", where="state = 'scheduled' AND after_group IS NULL"),
+        index("idx_jobs_after_group", "after_group", where="state = 'scheduled' AND after_group IS NOT NULL"),
+        index(
+            "idx_jobs_ready",
+            "queue",
+            "priority DESC",
+            "run_at",
+            "id",
+            where="state = 'ready' AND limit_key IS NULL",
+        ),
+        index(
+            "idx_jobs_ready_limited",
+            "limit_key",
+            "priority DESC",
+            "run_at",
+            "id",
+            where="state = 'ready' AND limit_key IS NOT NULL",
+        ),
+        index(
+            "idx_jobs_limited",
+            "limit_key",
+            where="limit_key IS NOT NULL AND state IN ('published', 'running')",
+        ),
+        index("idx_jobs_published", "queue", "published_at", where="state = 'published'"),
+        index("idx_jobs_running", "queue", "heartbeat_at", where="state = 'running'"),
+        index(
+            "idx_jobs_group",
+            "group_name",
+            where="group_name IS NOT NULL AND state NOT IN ('succeeded', 'cancelled')",
+        ),
         index("idx_jobs_finished", "finished_at", where=ENDED),
-        index("idx_jobs_schedule", "schedule", where=ACTIVE),
+        index("idx_jobs_schedule", "schedule", where=f"schedule IS NOT NULL AND {ACTIVE}"),
         index(
             "uq_jobs_unique_key",
             "name",
@@ -101,6 +141,7 @@ class JobRow(Base):
             where=f"unique_key IS NOT NULL AND {ACTIVE}",
             unique=True,
         ),
+        index("idx_jobs_unique_recent", "name", "unique_key", "created_at", where="unique_key IS NOT NULL"),
         SCHEMA,
     )
 
@@ -111,6 +152,13 @@ class JobRow(Base):
     priority: Mapped[Zero]
     state: Mapped[str] = mapped_column(JobState)
     unique_key: Mapped[Name | None]
+    limit_key: Mapped[Name | None] = mapped_column(
+        comment="of the jobs with one key, no more run at once than their kind allows"
+    )
+    group_name: Mapped[Key | None]
+    after_group: Mapped[Key | None] = mapped_column(
+        comment="waits until every job of that group has succeeded or was cancelled; then it is null"
+    )
     run_at: Mapped[Now]
     attempt: Mapped[int] = mapped_column(
         Integer,
@@ -118,6 +166,8 @@ class JobRow(Base):
         comment="starts so far; counted at start, so that a job that kills its worker ends dead",
     )
     max_attempts: Mapped[Whole]
+    in_batch: Mapped[No] = mapped_column(comment="was started together with others, in one transaction")
+    alone: Mapped[No] = mapped_column(comment="its last batch did not end, so it is started without others")
     schedule: Mapped[Key | None]
     fire_at: Mapped[Instant | None]
     created_at: Mapped[Now]
@@ -125,129 +175,12 @@ class JobRow(Base):
     started_at: Mapped[Instant | None]
     finished_at: Mapped[Instant | None]
     heartbeat_at: Mapped[Instant | None]
+    cancel_requested_at: Mapped[Instant | None]
     worker: Mapped[Name | None]
     error: Mapped[Long | None]
     result: Mapped[Json | None]
     progress_done: Mapped[Big | None]
     progress_total: Mapped[Big | None]
-
-
-class ScheduleRow(Base):
-    """A schedule as it runs: the lines of beat_schedule.py, and what operators added live."""
-
-    __tablename__ = "schedules"
-    __table_args__ = (
-        check("schedules_args_check", "jsonb_typeof(args) = 'object'"),
-        index("idx_schedules_next_fire", "next_fire_at", where="paused_at IS NULL"),
-        SCHEMA,
+    canvas: Mapped[Json | None] = mapped_column(
+        comment="what a Celery message said should come after it: chain, chord, callbacks"
     )
-
-    name: Mapped[Key] = mapped_column(primary_key=True)
-    job: Mapped[Key]
-    args: Mapped[Object]
-    line: Mapped[Name]
-    zone: Mapped[Short] = mapped_column(server_default=text("'UTC'"))
-    note: Mapped[Long] = mapped_column(server_default=text("''"))
-    source: Mapped[str] = mapped_column(ScheduleSource)
-    next_fire_at: Mapped[Instant | None]
-    paused_at: Mapped[Instant | None]
-    paused_note: Mapped[Long | None]
-    created_at: Mapped[Now]
-    updated_at: Mapped[Now]
-
-
-class Fire(Base):
-    """What became of one planned fire. Its key lets any number of beats fire: one writes the row."""
-
-    __tablename__ = "fires"
-    __table_args__ = (
-        PrimaryKeyConstraint("schedule", "fire_at"),
-        check("fires_job_when_fired", "(outcome IN ('fired', 'backfilled')) = (job_id IS NOT NULL)"),
-        check("fires_reason_when_not_fired", "outcome IN ('fired', 'backfilled') OR reason IS NOT NULL"),
-        index("idx_fires_recorded_at", "recorded_at"),
-        SCHEMA,
-    )
-
-    schedule: Mapped[Key]
-    fire_at: Mapped[Instant]
-    outcome: Mapped[str] = mapped_column(FireOutcome)
-    reason: Mapped[Long | None]
-    job_id: Mapped[UUID | None]
-    recorded_at: Mapped[Now]
-
-
-class Process(Base):
-    """A process that is alive, as of `seen_at`."""
-
-    __tablename__ = "processes"
-    __table_args__ = (
-        check("processes_kind_check", "kind IN ('worker', 'beat', 'relay')"),
-        {**SCHEMA, "comment": "who is alive: one row a process, touched every few seconds"},
-    )
-
-    name: Mapped[Name] = mapped_column(primary_key=True)
-    kind: Mapped[str] = mapped_column(String(16))
-    started_at: Mapped[Now]
-    seen_at: Mapped[Now]
-    version: Mapped[str] = mapped_column(String(32))
-
-
-class Delivery(Base):
-    """One reminder to one person over one channel, and how it ended."""
-
-    __tablename__ = "deliveries"
-    __table_args__ = (
-        UniqueConstraint("notification_id", "channel", "due_at", name="uq_deliveries_due"),
-        check("deliveries_finished_when_ended", "(state IN ('pending', 'sending')) = (finished_at IS NULL)"),
-        check(
-            "deliveries_reason_when_not_sent",
-            "state IN ('pending', 'sending', 'sent') OR reason IS NOT NULL",
-        ),
-        index("uq_deliveries_day", "user_id", "due_date", "channel", where="state <> 'missed'", unique=True),
-        index("idx_deliveries_open", "created_at", where="state IN ('pending', 'sending')"),
-        index("idx_deliveries_notification", "notification_id"),
-        index("idx_deliveries_user_id", "user_id"),
-        SCHEMA,
-    )
-
-    delivery_id: Mapped[Id]
-    notification_id: Mapped[Big] = mapped_column(
-        ForeignKey("notifications.notification_id", ondelete="CASCADE")
-    )
-    user_id: Mapped[Big] = mapped_column(ForeignKey("users.user_id", ondelete="CASCADE"))
-    channel: Mapped[str] = mapped_column(String(32))
-    due_at: Mapped[Instant]
-    due_date: Mapped[Day]
-    state: Mapped[str] = mapped_column(DeliveryState, server_default=text("'pending'"))
-    reason: Mapped[Long | None]
-    created_at: Mapped[Now]
-    finished_at: Mapped[Instant | None]
-
-
-class ProgressMark(Base):
-    """A promise that what it names is computed again. Only added and taken away, never merged."""
-
-    __tablename__ = "progress_marks"
-    __table_args__ = (
-        check("progress_marks_kind_check", "kind IN ('item', 'merit', 'target')"),
-        {**SCHEMA, "comment": "what progress.refresh has yet to compute again"},
-    )
-
-    progress_mark_id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
-    kind: Mapped[str] = mapped_column(String(16))
-    subject_id: Mapped[Big]
-    marked_at: Mapped[Now]
-
-
-class PartitionedTable(Base):
-    """A table of which jobs.make_partition may make partitions, and the column that decides."""
-
-    __tablename__ = "partitioned_tables"
-    __table_args__ = (
-        check("partitioned_tables_key_type_check", "key_type IN ('date', 'timestamptz')"),
-        {**SCHEMA, "comment": "the tables of which jobs.make_partition makes partitions"},
-    )
-
-    table_name: Mapped[str] = mapped_column(String(63), primary_key=True)
-    key_column: Mapped[str] = mapped_column(String(63))
-    key_type: Mapped[str] = mapped_column(String(63))

@@ -3,11 +3,19 @@
 | file | what it does |
 |---|---|
 | app | the Celery app and its settings, each with its reason |
-| ledger | all SQL on jobs.jobs: publish, claim, finish, fail, heartbeat, rescue |
-| execute | one delivered message: claim, run, finish in the job's own transaction |
-| job | the decorator that makes a function a job |
-| heartbeat | says that a running job still runs |
+| broker | kombu's Redis transport, mended |
+| outbox | SQL of the relay: what is due, what may go out, what was lost on the way |
+| messages | which jobs travel in one message |
 | relay | publishes ready rows to Celery, and rescues those whose message or worker was lost |
+| job | the decorator that makes a function a job |
+| execute | one job, from its message to its end, in the job's own transaction |
+| batch | many small jobs from one message, each in a savepoint, all in one commit |
+| ledger | SQL of the worker: arrival, start, heartbeat, end |
+| outcome | what follows from how an attempt ended: the one place where errors are weighed |
+| context | what a job may know of itself |
+| heartbeat | says what a worker process still runs, and brings back who is to stop |
+| canvas | what Celery's chains and chords hang on a message |
+| operators | SQL of `kitaab-jobs jobs` |
 | timetable | what a line of beat_schedule.py is |
 | fires | all SQL on jobs.schedules and jobs.fires |
 | scheduler | the Celery beat scheduler over them |

@@ -7,19 +7,27 @@ from typing import Any
 from celery import Celery
 from kombu import Queue
 
-from kitaab_jobs.contract import QUEUES
+from kitaab_jobs.contract import JOBS, QUEUES
 from kitaab_jobs.runtime import broker
 from kitaab_jobs.settings import Settings
 
 broker.install()
-app = Celery("kitaab_jobs")
+app = Celery("kitaab_jobs", events="kitaab_jobs.runtime.events:Events")
+
+
+def _route(name: str, *_: Any, **__: Any) -> dict[str, str] | None:
+    """Tell a sender of plain Celery messages in which queue a job waits."""
+    job = JOBS.get(name)
+    return None if job is None else {"queue": job.queue}
 
 
 def configuration(settings: Settings) -> dict[str, Any]:
     """Return Celery's settings for `settings`."""
     return {
         "broker_url": broker.kombu_url(settings.redis),
-        "result_backend": None,  # results are in the ledger
+        # Results are in the ledger. Celery's own backend is there for what a canvas counts (chords), nothing else.
+        "result_backend": broker.kombu_url(settings.redis),
+        "result_expires": 86_400,
         "task_ignore_result": True,
         # JSON only: a pickle from the broker runs code.
         "task_serializer": "json",
@@ -28,6 +36,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "enable_utc": True,
         "task_default_queue": "default",
         "task_queues": [Queue(name) for name in QUEUES],
+        "task_routes": (_route,),
         "task_create_missing_queues": False,  # a typing error in a queue's name is an error
         # A message is forgotten when its job has ended. Where its process was killed it comes back at once: a
         # job that had not been claimed starts, and the claim in the ledger makes any other delivery

@@ -1,4 +1,4 @@
-"""Kombu's Redis transport, mended in one place: a worker must outlive its Redis.
+"""Kombu's Redis transport, mended in one place: a worker must outlive its Redis, and not make a client for each command.
 
 When Redis goes away while a job runs, kombu 5.7 closes the connection twice. The second time the channel
 wants to give the job's message back, finds that it has no connection any more, and raises AttributeError.
@@ -16,6 +16,17 @@ from redis.exceptions import ConnectionError
 
 class Channel(redis.Channel):
     """A channel that says so when it is closed."""
+
+    _plain: tuple[Any, Any] | None = None
+
+    def _create_client(self, asynchronous: bool = False) -> Any:
+        """Return the client of the pool; kombu makes one anew for each command, which costs more than the command."""
+        if asynchronous:
+            return super()._create_client(asynchronous=True)  # type: ignore[misc]  # the stubs lack it
+        pool = self.pool
+        if self._plain is None or self._plain[0] is not pool:
+            self._plain = (pool, super()._create_client())  # type: ignore[misc]
+        return self._plain[1]
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
         if self.connection is None or self.connection.client is None:

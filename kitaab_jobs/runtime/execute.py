@@ -1,10 +1,10 @@
-"""One delivered message, from claim to finish.
+"""One job, from its message to its end.
 
 1. Claim the row (or drop the message: somebody else has it, or it has ended).
 2. Check the payload against the contract.
-3. Run the job in a transaction, with a heartbeat beside it.
+3. Run the job in a transaction, with the heartbeat beside it.
 4. Mark it succeeded in that same transaction, so its effects happen once.
-5. On an error: roll back, then record the error and the next attempt in a transaction of its own. A job
+5. On an error: roll back, then record the error and what follows in a transaction of its own. A job
    that is stopped with its worker is given back instead.
 
 Killed between any two of these, the row says `running` with a heartbeat that has stopped, and the
@@ -13,25 +13,27 @@ relay's rescue makes it ready again.
 
 from __future__ import annotations
 
-import datetime as dt
+import random
 import time
-from collections.abc import Callable
-from dataclasses import asdict
-from typing import Any, ClassVar, Protocol
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, NoReturn, Protocol
 from uuid import UUID
 
 from billiard import common
-from celery.exceptions import SoftTimeLimitExceeded
-from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError, TimeoutError
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError, TimeoutError
 from sqlalchemy.orm import Session
 
-from kitaab_jobs.contract import Job, Payload
+from kitaab_jobs.contract import Job
 from kitaab_jobs.db.retries import is_connection_loss, is_contention
-from kitaab_jobs.errors import Cancelled, KitaabError, ServerError, UsageError
+from kitaab_jobs.errors import Cancelled, ServerError, UsageError
 from kitaab_jobs.runtime import ledger
-from kitaab_jobs.runtime.heartbeat import beating
+from kitaab_jobs.runtime.context import Context
+from kitaab_jobs.runtime.heartbeat import Heartbeat
 from kitaab_jobs.runtime.logs import logger
+from kitaab_jobs.runtime.outcome import RELEASED, SUCCEEDED, Outcome, describe, is_out_of_time, weigh
 
 log = logger(__name__)
 
@@ -42,106 +44,237 @@ class Report(Protocol):
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
 
-JobFunction = Callable[[Session, dt.datetime, Any], Report]
+class JobFunction(Protocol):
+    """What the decorator registers: (session, now, payload), and the context where the function wants it."""
+
+    def __call__(self, *arguments: Any) -> Report:
+        """Run the job."""
 
 
 class NotStarted(ServerError):
     """The database cannot be reached, so the job was not started"""
 
 
-def execute(
-    job: Job, function: JobFunction, id: UUID, args: dict[str, Any], *, engine: Engine, worker: str
-) -> dict[str, Any] | None:
-    """Run the job with that id and return its result, or None where there was nothing to claim.
+class JobSession(Session):
+    """A session whose transaction is not the job's to end: its work is committed once, together with its state."""
 
-    Raises what the job raised, after it was recorded, so that Celery and Flower show it too, and
+    def commit(self) -> NoReturn:
+        """Refuse: what was committed here would be done again when the job is tried again."""
+        raise UsageError("a job does not commit", remedy="return, and its work is committed with its state")
+
+    def rollback(self) -> NoReturn:
+        """Refuse: the work of other jobs may be in the same transaction."""
+        raise UsageError("a job does not roll back", remedy="raise an error, or use session.begin_nested()")
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """What a worker process runs one kind of job with."""
+
+    job: Job
+    function: JobFunction
+    engine: Engine
+    worker: str
+    heartbeat: Heartbeat
+    wants_context: bool = False
+
+    def call(self, session: Session, context: Context) -> dict[str, Any]:
+        """Run the function on an open transaction and return what it counted."""
+        claim = context.claim
+        payload = self.job.parse(claim.args)
+        context.check()
+        more = (context,) if self.wants_context else ()
+        return asdict(self.function(session, claim.started_at, payload, *more))
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What became of one message's job. `outcome` is None where there was nothing to claim."""
+
+    outcome: Outcome | None
+    result: dict[str, Any] | None = None
+    error: BaseException | None = None
+
+
+def execute(
+    runner: Runner,
+    id: UUID,
+    args: dict[str, Any],
+    canvas: dict[str, Any] | None = None,
+    *,
+    from_ledger: bool = False,
+) -> Ended:
+    """Run the job with that id and say how it ended.
+
+    A message that is not `from_ledger` was sent by a plain Celery client: its row is written first. Raises
     `NotStarted` where nothing is known of the job yet, so that its message must be kept.
     """
-    claim = _claim(job, id, args, engine, worker)
-    if claim is None:
-        log.info("message dropped: its job has started or ended", action="message_dropped", id=str(id))
-        return None
+    with connected(runner.engine, f"{runner.job.name} {id}") as connection:
+        claims = claim_or_record(connection, runner, id, None if from_ledger else args, canvas)
+        if not claims:
+            log.info("message dropped: its job has started or ended", action="message_dropped", id=str(id))
+            return Ended(None)
+        return run_claimed(runner, claims[0], connection)
+
+
+def run_claimed(runner: Runner, claim: ledger.Claim, connection: Connection | None = None) -> Ended:
+    """Run a claimed job in a transaction of its own, and record how it ended."""
+    context = Context(claim)
     started = time.monotonic()
     try:
-        result = _run(job, function, claim, engine)
+        with (
+            runner.heartbeat.holding([context]),
+            JobSession(connection if connection is not None else runner.engine) as session,
+            session.begin(),
+        ):
+            result = runner.call(session, context)
+            if not ledger.finish(session.connection(), claim, result, context.done, context.total):
+                raise Cancelled(
+                    f"job {claim.id} was taken from this worker while it ran: its work is rolled back"
+                )
     except BaseException as error:
-        stopped = _stops()
-        state = _record_failure(claim, error, engine, stopped=stopped)
-        log.warning(
-            f"{job.name} stopped with its worker" if stopped else f"{job.name} failed",
-            action="job_released" if stopped else "job_failed",
-            job=job.name,
-            id=str(id),
-            attempt=claim.attempt,
-            state=state,
-            error=describe(error),
+        if connection is not None and connection.in_transaction():
+            connection.invalidate()  # the job has tampered with it, and what it holds would be in the way
+        outcome = RELEASED if stops() else weigh_attempt(runner.job, context, error)
+        state = record_failures(
+            runner.engine, [ledger.Settled(claim, outcome, progress=(context.done, context.total))]
         )
-        raise
-    seconds = round(time.monotonic() - started, 3)
-    log.info(
-        f"{job.name} succeeded",
-        action="job_succeeded",
-        job=job.name,
-        id=str(id),
-        seconds=seconds,
-        result=result,
-    )
-    return result
+        tell_failure(runner.job, claim, outcome, state.get(claim.id), error)
+        return Ended(outcome, error=error)
+    tell_success(runner.job, claim, round(time.monotonic() - started, 3), result)
+    return Ended(SUCCEEDED, result)
 
 
-def _claim(job: Job, id: UUID, args: dict[str, Any], engine: Engine, worker: str) -> ledger.Claim | None:
+def claim_or_record(
+    connection: Connection,
+    runner: Runner,
+    id: UUID,
+    args: dict[str, Any] | None,
+    canvas: dict[str, Any] | None,
+) -> list[ledger.Claim]:
+    """Claim a job; with `args` it came as a message only, so its row is written where there is none."""
+    claims = claim_at_once(connection, runner, [id])
+    if not claims and args is not None:
+        with connection.begin():
+            ledger.record(connection, id, runner.job, args, canvas)
+            claims = ledger.claim(connection, [id], runner.worker)
+    return claims
+
+
+def claim_at_once(connection: Connection, runner: Runner, ids: Sequence[UUID]) -> list[ledger.Claim]:
+    """Claim jobs in one trip to the server: the statement is its own transaction.
+
+    The connection may be one that broke since it was last used (nobody asks it first, which would be a trip for each
+    job), so there is a second try. Had the first been committed unheard, the rescue finds those jobs.
+    """
     try:
-        with engine.begin() as connection:
-            claim = ledger.claim(connection, id, worker)
-            if claim is None:
-                ledger.record(connection, id, job, args)
-                claim = ledger.claim(connection, id, worker)
-            return claim
-    except SQLAlchemyError as error:
-        if is_connection_loss(error) or is_contention(error) or isinstance(error, TimeoutError):
-            raise NotStarted(f"{job.name} {id} was not started: {describe(error)}") from error
-        raise
+        with at_once(connection):
+            return ledger.claim(connection, ids, runner.worker, quick=True)
+    except DBAPIError as error:
+        if not error.connection_invalidated:
+            raise
+    with connection.begin():
+        return ledger.claim(connection, ids, runner.worker)
 
 
-def _run(job: Job, function: JobFunction, claim: ledger.Claim, engine: Engine) -> dict[str, Any]:
-    payload: Payload = job.parse(claim.args)
-    with beating(engine, claim), Session(engine) as session, session.begin():
-        result = asdict(function(session, claim.started_at, payload))
-        if not ledger.finish(session, claim, result):
-            raise Cancelled(
-                f"job {claim.id} was taken from this worker while it ran: its work is rolled back"
-            )
-    return dict(result)
+@contextmanager
+def at_once(connection: Connection) -> Iterator[None]:
+    """Let each statement in the block commit by itself."""
+    driver = connection.connection.driver_connection
+    assert driver is not None
+    driver.autocommit = True
+    try:
+        yield
+        connection.commit()
+    finally:
+        if connection.in_transaction():
+            connection.rollback()
+        if not driver.closed:
+            driver.autocommit = False
 
 
-def _stops() -> bool:
+class connected:  # reads as a verb: with connected(...)
+    """A connection for one message. What goes wrong before the claim is committed is `NotStarted`."""
+
+    def __init__(self, engine: Engine, what: str) -> None:
+        self._engine = engine
+        self._what = what
+        self._connection: Connection | None = None
+
+    def __enter__(self) -> Connection:
+        try:
+            self._connection = self._engine.connect()
+        except SQLAlchemyError as error:
+            raise self._not_started(error) from error
+        return self._connection
+
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+        assert self._connection is not None
+        self._connection.close()
+        # Whatever comes after the claim is recorded there, and does not come up to here.
+        if isinstance(error, SQLAlchemyError) and (
+            is_connection_loss(error) or is_contention(error) or isinstance(error, TimeoutError)
+        ):
+            raise self._not_started(error) from error
+
+    def _not_started(self, error: BaseException) -> NotStarted:
+        return NotStarted(f"{self._what} was not started: {describe(error)}")
+
+
+def stops() -> bool:
     """Tell whether this process was told to end. The error at hand may be what came of unwinding."""
     return bool(common.terminate_handler_fired())  # type: ignore[attr-defined]  # new in billiard 4.3
 
 
-def _record_failure(
-    claim: ledger.Claim, error: BaseException, engine: Engine, *, stopped: bool
-) -> str | None:
-    try:
-        with engine.begin() as connection:
-            if stopped:
-                return ledger.release(connection, claim, "its worker was stopped while it ran")
-            return ledger.fail(connection, claim, describe(error), permanent=isinstance(error, UsageError))
-    except SQLAlchemyError as second:
-        # The database is away. The heartbeat has stopped, so the rescue takes it from here.
-        log.error("failure not recorded", action="failure_not_recorded", id=str(claim.id), error=str(second))
-        return None
+def weigh_attempt(job: Job, context: Context, error: BaseException) -> Outcome:
+    """Return what follows from an error of this job."""
+    if context.is_to_stop and is_out_of_time(error):
+        error = Cancelled(context.why)  # the heartbeat interrupts with the signal of the time limit
+    return weigh(error, job, context.attempt, context.max_attempts, random.random())
 
 
-def describe(error: BaseException) -> str:
-    """Return one line for the ledger: the type and the message.
+def record_failures(engine: Engine, settled: Sequence[ledger.Settled]) -> dict[UUID, str]:
+    """Record how these jobs ended in a transaction of its own, and return their states."""
+    if not settled:
+        return {}
+    for last in (False, True):
+        try:
+            with engine.begin() as connection:
+                return ledger.settle(connection, settled)
+        except SQLAlchemyError as error:
+            # A connection that broke while nobody used it gives way to a new one.
+            if isinstance(error, DBAPIError) and error.connection_invalidated and not last:
+                continue
+            # The database is away. The heartbeat has stopped, so the rescue takes it from here.
+            ids = [str(s.claim.id) for s in settled]
+            log.error("failure not recorded", action="failure_not_recorded", ids=ids, error=describe(error))
+            break
+    return {}
 
-    Without SQLAlchemy's echo of the SQL, and without PostgreSQL's DETAIL: both quote people's data.
-    """
-    if isinstance(error, KitaabError):
-        return str(error)
-    if isinstance(error, SoftTimeLimitExceeded):
-        return "the job ran longer than its time limit"
-    origin = getattr(error, "orig", None) or error
-    message = next(iter(str(origin).strip().splitlines()), "")
-    return f"{type(origin).__name__}: {message}".strip().removesuffix(":")
+
+def tell_success(job: Job, claim: ledger.Claim, seconds: float, result: dict[str, Any]) -> None:
+    """Log a job that succeeded."""
+    log.info(
+        f"{job.name} succeeded",
+        action="job_succeeded",
+        job=job.name,
+        id=str(claim.id),
+        seconds=seconds,
+        result=result,
+    )
+
+
+def tell_failure(
+    job: Job, claim: ledger.Claim, outcome: Outcome, state: str | None, error: BaseException
+) -> None:
+    """Log a job that did not succeed."""
+    released = outcome is RELEASED
+    log.warning(
+        f"{job.name} stopped with its worker" if released else f"{job.name} failed",
+        action="job_released" if released else "job_failed",
+        job=job.name,
+        id=str(claim.id),
+        attempt=claim.attempt,
+        state=state,
+        error=describe(error),
+    )

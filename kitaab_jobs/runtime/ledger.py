@@ -1,55 +1,44 @@
-"""All SQL on jobs.jobs. Each change of state is one statement that names the state it comes from.
+"""What a worker writes on jobs.jobs: arrival, start, heartbeat, and how each job ended.
 
 scheduled ─┐
 enqueue ───┴▶ ready ─▶ published ─▶ running ─▶ succeeded
                 ▲                      │
                 └── scheduled (retry) ◀┼─▶ dead
                                        └─▶ cancelled
+
+Each change of state is one statement that names the state it comes from. What happens to a job before it
+starts, and after its worker died, is in outbox.py.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, String, bindparam, text
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Boolean,
+    Connection,
+    DateTime,
+    Double,
+    Integer,
+    String,
+    bindparam,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import UUID as Uuid
 from sqlalchemy.orm import Session
 
-from kitaab_jobs.contract import Job
+from kitaab_jobs.contract import MAX_PAYLOAD_BYTES, QUEUES, Job
+from kitaab_jobs.runtime.outcome import RELEASED, Outcome
 
-HEARTBEAT_SECONDS: float = 5
-
-RETRY_BASE_SECONDS = 2
-RETRY_CAP_SECONDS = 3600
-POSTPONE_SECONDS = 60
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """After how many seconds the rescue takes something for lost."""
-
-    # Several beats late: a pause of the machine is not yet a death.
-    running: float = 30
-    # A message that is not started by then may be lost; where messages still wait, it is only late.
-    published: float = 30
-    published_for_sure: float = 600
-
-
-PATIENCE = Patience()
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """A job to publish."""
-
-    id: UUID
-    name: str
-    args: dict[str, Any]
-    queue: str
+HEARTBEAT_SECONDS: float = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,214 +55,168 @@ class Claim:
     fire_at: dt.datetime | None
 
 
-# Locks what it takes and passes over what another relay has taken. The rows are published to Celery
-# before this commits: a relay that dies in between leaves them ready, and the second message of the
-# same job will find nothing to claim.
-_TAKE_READY = text(
-    """
-    WITH due AS (
-        SELECT id FROM jobs.jobs
-        WHERE state IN ('scheduled', 'ready') AND run_at <= now()
-        ORDER BY priority DESC, run_at, id
-        LIMIT :limit
-        FOR UPDATE SKIP LOCKED
-    ), taken AS (
-        UPDATE jobs.jobs AS j SET state = 'published', published_at = now()
-        FROM due WHERE j.id = due.id
-        RETURNING j.id, j.name, j.args, j.queue, j.priority, j.run_at
-    )
-    -- RETURNING keeps no order, and the first message is the first to run.
-    SELECT id, name, args, queue FROM taken ORDER BY priority DESC, run_at, id
-    """
-)
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """How a claim ended. `started` and `ended` are seconds after the claim, where others ran beside it."""
 
-# For a queue that this version does not know: another one may, so the job waits and says why.
-_POSTPONE = text(
-    """
-    UPDATE jobs.jobs SET state = 'scheduled', run_at = now() + :seconds * interval '1 second', error = :reason
-    WHERE id = :id AND state = 'published'
-    """
-)
+    claim: Claim
+    outcome: Outcome
+    result: dict[str, Any] | None = None
+    started: float | None = None
+    ended: float | None = None
+    progress: tuple[int | None, int | None] = (None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """What a heartbeat says of one claim."""
+
+    claim: Claim
+    done: int | None = None
+    total: int | None = None
+
 
 # Compare-and-swap: only one delivery finds the row in a state to start from. A message that overtakes the
-# commit of the relay that sent it waits here for the row; 'ready' is what it finds where that relay died.
-_CLAIM = text(
-    """
+# commit of the relay that sent it waits here for the row, whatever the relay is about to make 'published' of (so
+# the states are weighed when it is locked); 'ready' is what it finds where that relay died. Jobs with a limit
+# start from 'published' only: the relay is who counts them. Locked in one order, so that two batches with the same
+# jobs cannot deadlock.
+#
+# Where it is alone in its transaction, its commit does not wait for the disk: the commit of the job's own work does,
+# and takes this along. If the server fails in between, the row is as it was, and the work was never committed.
+_CLAIM = """
+    WITH found AS (
+        SELECT id, state, limit_key IS NOT NULL OR queue = ANY (%(limited)s) AS limited FROM jobs.jobs
+        WHERE id = ANY (%(ids)s) AND state IN ('scheduled', 'ready', 'published') AND NOT (alone AND %(in_batch)s)
+        ORDER BY id FOR UPDATE
+    ), free AS (
+        SELECT id FROM found WHERE state = 'published' OR state = 'ready' AND NOT limited
+    ), quick AS MATERIALIZED (
+        SELECT CASE WHEN %(quick)s THEN set_config('synchronous_commit', 'off', true) END
+    )
+    UPDATE jobs.jobs AS j
+    SET state = 'running', attempt = attempt + 1, started_at = now(), heartbeat_at = now(), worker = %(worker)s,
+        in_batch = %(in_batch)s, error = NULL, progress_done = NULL, progress_total = NULL
+    FROM free, quick WHERE j.id = free.id
+    RETURNING j.id, j.name, j.args, j.attempt, j.max_attempts, j.started_at, j.schedule, j.fire_at
+"""
+
+# The usual end of one job, in short: `settle` is for all others.
+_FINISH = """
     UPDATE jobs.jobs
-    SET state = 'running', attempt = attempt + 1, started_at = now(), heartbeat_at = now(),
-        worker = :worker, error = NULL, progress_done = NULL, progress_total = NULL
-    WHERE id = :id AND state IN ('ready', 'published')
-    RETURNING id, name, args, attempt, max_attempts, started_at, schedule, fire_at
+    SET state = 'succeeded', finished_at = clock_timestamp(), error = NULL, result = CAST(%(result)s AS jsonb),
+        progress_done = coalesce(%(done)s, progress_done), progress_total = coalesce(%(total)s, progress_total)
+    WHERE id = %(id)s AND state = 'running' AND attempt = %(attempt)s AND started_at = %(since)s
+    RETURNING group_name IS NOT NULL
+"""
+
+# A success is written in the job's own transaction. Where a row is missing in what comes back, the job was
+# rescued or cancelled meanwhile, so its work must not be committed either. What an operator cancelled is
+# not tried again. A job that was given back starts again with the same attempt: its start tells the two apart.
+_SETTLE = text(
     """
+    UPDATE jobs.jobs AS j SET
+        state = CASE WHEN j.cancel_requested_at IS NOT NULL AND s.state <> 'succeeded' THEN 'cancelled'
+                     ELSE s.state END::jobs.job_state,
+        attempt = CASE WHEN s.counts THEN j.attempt ELSE j.attempt - 1 END,
+        run_at = CASE WHEN s.wait IS NULL THEN j.run_at ELSE clock_timestamp() + s.wait * interval '1 second' END,
+        error = CASE WHEN j.cancel_requested_at IS NOT NULL AND s.state <> 'succeeded' THEN coalesce(j.error, s.error)
+                     ELSE s.error END,
+        result = CAST(s.result AS jsonb),
+        started_at = CASE WHEN s.started IS NULL THEN j.started_at
+                          ELSE j.started_at + s.started * interval '1 second' END,
+        finished_at = CASE WHEN s.state NOT IN ('succeeded', 'dead', 'cancelled') AND j.cancel_requested_at IS NULL
+                                THEN NULL
+                           WHEN s.ended IS NULL THEN clock_timestamp()
+                           ELSE j.started_at + s.ended * interval '1 second' END,
+        progress_done = coalesce(s.done, j.progress_done),
+        progress_total = coalesce(s.total, j.progress_total)
+    FROM unnest(:ids, :attempts, :since, :states, :counts, :waits, :errors, :results, :starts, :ends, :dones, :totals)
+        AS s (id, attempt, since, state, counts, wait, error, result, started, ended, done, total)
+    WHERE j.id = s.id AND j.state = 'running' AND j.attempt = s.attempt AND j.started_at = s.since
+    RETURNING j.id, j.state::text, j.group_name IS NOT NULL
+    """
+).bindparams(
+    bindparam("ids", type_=ARRAY(Uuid)),
+    bindparam("attempts", type_=ARRAY(Integer)),
+    bindparam("since", type_=ARRAY(DateTime(timezone=True))),
+    bindparam("states", type_=ARRAY(String)),
+    bindparam("counts", type_=ARRAY(Boolean)),
+    bindparam("waits", type_=ARRAY(Double)),
+    bindparam("errors", type_=ARRAY(String)),
+    bindparam("results", type_=ARRAY(String)),
+    bindparam("starts", type_=ARRAY(Double)),
+    bindparam("ends", type_=ARRAY(Double)),
+    bindparam("dones", type_=ARRAY(BigInteger)),
+    bindparam("totals", type_=ARRAY(BigInteger)),
 )
 
-# In the job's own transaction. No row: the job was rescued or cancelled meanwhile, so its work must not
-# be committed either.
-_FINISH = text(
-    """
-    UPDATE jobs.jobs SET state = 'succeeded', finished_at = clock_timestamp(), result = :result
-    WHERE id = :id AND state = 'running' AND attempt = :attempt
-    """
-).bindparams(bindparam("result", type_=JSONB))
-
-# Exponential, between half and the whole of it at random, so that jobs that failed together do not
-# come back together.
-_FAIL = text(
-    """
-    UPDATE jobs.jobs
-    SET error = :error,
-        state = CASE WHEN :permanent OR attempt >= max_attempts THEN 'dead' ELSE 'scheduled' END::jobs.job_state,
-        finished_at = CASE WHEN :permanent OR attempt >= max_attempts THEN clock_timestamp() END,
-        run_at = clock_timestamp()
-            + least(:cap, :base * power(2, attempt - 1)) * (0.5 + random() / 2) * interval '1 second'
-    WHERE id = :id AND state = 'running' AND attempt = :attempt
-    RETURNING state
-    """
-)
-
-# The worker was told to stop, and the work is rolled back: that is nobody's failure, so it is no attempt.
-_RELEASE = text(
-    """
-    UPDATE jobs.jobs SET state = 'ready', attempt = attempt - 1, run_at = clock_timestamp(), error = :reason
-    WHERE id = :id AND state = 'running' AND attempt = :attempt
-    RETURNING state
-    """
-)
+# A job of a group may be the last that another group waits for.
+_ANNOUNCE = text("SELECT pg_notify('kitaab_jobs', '')")
 
 _BEAT = text(
     """
-    UPDATE jobs.jobs SET heartbeat_at = now()
-    WHERE id = :id AND state = 'running' AND attempt = :attempt
+    UPDATE jobs.jobs AS j SET heartbeat_at = now(),
+        progress_done = coalesce(h.done, j.progress_done), progress_total = coalesce(h.total, j.progress_total)
+    FROM unnest(:ids, :attempts, :since, :dones, :totals) AS h (id, attempt, since, done, total)
+    WHERE j.id = h.id AND j.state = 'running' AND j.attempt = h.attempt AND j.started_at = h.since
+    RETURNING j.id, j.cancel_requested_at IS NOT NULL AS stop
     """
+).bindparams(
+    bindparam("ids", type_=ARRAY(Uuid)),
+    bindparam("attempts", type_=ARRAY(Integer)),
+    bindparam("since", type_=ARRAY(DateTime(timezone=True))),
+    bindparam("dones", type_=ARRAY(BigInteger)),
+    bindparam("totals", type_=ARRAY(BigInteger)),
 )
-
-# The worker is gone: its attempt counts, so a job that kills its worker each time ends dead.
-_RESCUE_RUNNING = text(
-    """
-    UPDATE jobs.jobs
-    SET state = CASE WHEN attempt >= max_attempts THEN 'dead' ELSE 'ready' END::jobs.job_state,
-        finished_at = CASE WHEN attempt >= max_attempts THEN now() END,
-        error = 'the worker ' || coalesce(worker, '?') || ' stopped while it ran this job (attempt '
-            || attempt || ' of ' || max_attempts || ')'
-    WHERE state = 'running' AND heartbeat_at < now() - :lost_after * interval '1 second'
-    RETURNING id, name, state::text
-    """
-)
-
-_UNSTARTED = text(
-    """
-    SELECT DISTINCT queue FROM jobs.jobs
-    WHERE state = 'published' AND published_at < now() - :after * interval '1 second'
-    """
-)
-
-# The message is gone (Redis was wiped), so the row is published again.
-_RESCUE_PUBLISHED = text(
-    """
-    UPDATE jobs.jobs SET state = 'ready'
-    WHERE state = 'published'
-      AND (published_at < now() - :for_sure * interval '1 second'
-           OR (queue = ANY (:queues) AND published_at < now() - :after * interval '1 second'))
-    RETURNING id, name, state::text
-    """
-).bindparams(bindparam("queues", type_=ARRAY(String)))
 
 # Sent by a plain Celery client, so there is no row yet: recorded on arrival, then treated alike. The limits
-# are those of the worker's own contract: jobs.kinds may not yet have a job that was just deployed.
+# are those of the worker's own contract: jobs.kinds may not yet have a job that was just deployed. What has a
+# limit on how many run waits for the relay, and what is there already under its key is cancelled.
 _RECORD = text(
     """
-    INSERT INTO jobs.jobs (id, name, args, queue, state, max_attempts, published_at)
-    VALUES (:id, :name, :args, :queue, 'published', :max_attempts, now())
+    WITH added AS (
+        INSERT INTO jobs.jobs (id, name, args, queue, state, max_attempts, unique_key, limit_key, published_at, canvas)
+        VALUES (:id, :name, :args, :queue, CASE WHEN :limited THEN 'ready' ELSE 'published' END::jobs.job_state,
+                :max_attempts, CASE WHEN :unique_args THEN md5(CAST(:args AS text)) END, :limit_key,
+                CASE WHEN NOT :limited THEN now() END, :canvas)
+        ON CONFLICT DO NOTHING
+        RETURNING id
+    )
+    INSERT INTO jobs.jobs (id, name, args, queue, state, max_attempts, finished_at, error)
+    SELECT :id, :name, :args, :queue, 'cancelled', :max_attempts, now(), 'one with the same arguments has not ended'
+    WHERE :unique_args AND NOT EXISTS (SELECT FROM added)
+    ON CONFLICT DO NOTHING
+    """
+).bindparams(
+    bindparam("id", type_=Uuid),
+    bindparam("args", type_=JSONB),
+    bindparam("canvas", type_=JSONB(none_as_null=True)),
+    bindparam("limited", type_=Boolean),
+    bindparam("unique_args", type_=Boolean),
+)
+
+_REFUSE = text(
+    """
+    INSERT INTO jobs.jobs (id, name, queue, state, max_attempts, finished_at, error)
+    VALUES (:id, :name, :queue, 'dead', :max_attempts, now(), :error)
     ON CONFLICT (id) DO NOTHING
     """
-).bindparams(bindparam("args", type_=JSONB), bindparam("id", type_=Uuid))
+).bindparams(bindparam("id", type_=Uuid))
 
+# For what no worker of this version knows: another one may, so the job waits and says why.
+_POSTPONE = text(
+    """
+    INSERT INTO jobs.jobs AS j (id, name, args, queue, state, max_attempts, run_at, error)
+    VALUES (:id, :name, :args, :queue, 'scheduled', 5, now() + :seconds * interval '1 second', :reason)
+    ON CONFLICT (id) DO UPDATE SET state = 'scheduled', run_at = excluded.run_at, error = excluded.error
+    WHERE j.state IN ('ready', 'published')
+    """
+).bindparams(bindparam("id", type_=Uuid), bindparam("args", type_=JSONB))
 
-def take_ready(connection: Connection, limit: int) -> list[Ready]:
-    """Mark up to `limit` due jobs as published and return them; the caller publishes, then commits."""
-    return [Ready(*row) for row in connection.execute(_TAKE_READY, {"limit": limit})]
-
-
-def postpone(connection: Connection, id: UUID, reason: str) -> None:
-    """Put a job that was taken back for a minute, with the reason."""
-    connection.execute(_POSTPONE, {"id": id, "reason": reason, "seconds": POSTPONE_SECONDS})
-
-
-def record(connection: Connection, id: UUID, job: Job, args: dict[str, Any]) -> None:
-    """Write the row of a job that came as a message only."""
-    connection.execute(
-        _RECORD,
-        {"id": id, "name": job.name, "args": args, "queue": job.queue, "max_attempts": job.max_attempts},
-    )
-
-
-def claim(connection: Connection, id: UUID, worker: str) -> Claim | None:
-    """Start the job for this worker, or return None where somebody else did, or nobody may."""
-    row = connection.execute(_CLAIM, {"id": id, "worker": worker}).one_or_none()
-    return Claim(*row) if row else None
-
-
-def finish(session: Session, claim: Claim, result: dict[str, Any]) -> bool:
-    """Mark the job as succeeded in the caller's transaction; False where it is no longer this claim's."""
-    done = session.execute(_FINISH, {"id": claim.id, "attempt": claim.attempt, "result": result})
-    return bool(done.rowcount)  # type: ignore[attr-defined]
-
-
-def fail(connection: Connection, claim: Claim, error: str, *, permanent: bool) -> str | None:
-    """Record the error; the job waits for its next attempt or is dead. Return its state, or None."""
-    state: str | None = connection.scalar(
-        _FAIL,
-        {
-            "id": claim.id,
-            "attempt": claim.attempt,
-            "error": _storable(error),
-            "permanent": permanent,
-            "base": RETRY_BASE_SECONDS,
-            "cap": RETRY_CAP_SECONDS,
-        },
-    )
-    return state
-
-
-def release(connection: Connection, claim: Claim, reason: str) -> str | None:
-    """Give back a job whose work was rolled back because its worker stops. Return its state, or None."""
-    state: str | None = connection.scalar(
-        _RELEASE, {"id": claim.id, "attempt": claim.attempt, "reason": _storable(reason)}
-    )
-    return state
-
-
-def beat(connection: Connection, claim: Claim) -> bool:
-    """Say that the job still runs; False where it is no longer this claim's."""
-    done = connection.execute(_BEAT, {"id": claim.id, "attempt": claim.attempt})
-    return bool(done.rowcount)
-
-
-def rescue_running(connection: Connection, patience: Patience) -> list[tuple[UUID, str, str]]:
-    """Free the jobs whose worker is gone, and return (id, name, new state) of each."""
-    rows = connection.execute(_RESCUE_RUNNING, {"lost_after": patience.running})
-    return [(row.id, row.name, row.state) for row in rows]
-
-
-def queues_with_unstarted(connection: Connection, patience: Patience) -> list[str]:
-    """Return the queues that have published jobs which should have started by now."""
-    return list(connection.scalars(_UNSTARTED, {"after": patience.published}))
-
-
-def rescue_published(
-    connection: Connection, empty_queues: list[str], patience: Patience
-) -> list[tuple[UUID, str, str]]:
-    """Free published jobs whose message is lost: nothing waits in their queue, or it is very long ago."""
-    rows = connection.execute(
-        _RESCUE_PUBLISHED,
-        {
-            "queues": empty_queues,
-            "after": patience.published,
-            "for_sure": patience.published_for_sure,
-        },
-    )
-    return [(row.id, row.name, row.state) for row in rows]
-
+_ENDED = text("SELECT state::text, result, error FROM jobs.jobs WHERE id = :id").bindparams(
+    bindparam("id", type_=Uuid)
+)
 
 _TOUCH = text(
     """
@@ -283,11 +226,192 @@ _TOUCH = text(
 )
 
 
+def is_limited(job: Job) -> bool:
+    """Tell whether only some jobs of this kind or its queue may run at once."""
+    return job.max_running is not None or QUEUES[job.queue].max_running is not None
+
+
+def record(
+    connection: Connection, id: UUID, job: Job, args: dict[str, Any], canvas: dict[str, Any] | None = None
+) -> None:
+    """Write the row of a job that came as a message only."""
+    if reason := unstorable(args):
+        refuse(connection, id, job, reason)
+        return
+    connection.execute(
+        _RECORD,
+        {
+            "id": id,
+            "name": job.name,
+            "queue": job.queue,
+            "max_attempts": job.max_attempts,
+            "args": args,
+            "limited": is_limited(job),
+            "limit_key": job.name if job.max_running is not None else None,
+            "unique_args": job.unique_args,
+            "canvas": canvas,
+        },
+    )
+
+
+def refuse(connection: Connection, id: UUID, job: Job, reason: str) -> None:
+    """Write the row of a message that cannot be run at all: dead, with the reason."""
+    connection.execute(
+        _REFUSE,
+        {
+            "id": id,
+            "name": job.name,
+            "queue": job.queue,
+            "max_attempts": job.max_attempts,
+            "error": storable(reason),
+        },
+    )
+
+
+def postpone(
+    connection: Connection,
+    id: UUID,
+    name: str,
+    args: dict[str, Any],
+    queue: str,
+    reason: str,
+    seconds: float = 60,
+) -> None:
+    """Put off a job that this version does not know, with the reason."""
+    if why := unstorable(args):
+        refuse(connection, id, Job(name[:128], "unknown", queue=queue), f"{reason}; {why}")
+        return
+    connection.execute(
+        _POSTPONE,
+        {
+            "id": id,
+            "name": name[:128],
+            "args": args,
+            "queue": queue,
+            "seconds": seconds,
+            "reason": storable(reason),
+        },
+    )
+
+
+_LIMITED_QUEUES = [queue.name for queue in QUEUES.values() if queue.max_running is not None]
+
+
+def claim(connection: Connection, ids: Sequence[UUID], worker: str, *, quick: bool = False) -> list[Claim]:
+    """Start these jobs for this worker; those that somebody else has, or nobody may start, are left out.
+
+    `quick`: the commit need not wait for the disk, since nothing else is in this transaction.
+    """
+    rows = connection.exec_driver_sql(
+        _CLAIM,
+        {
+            "ids": list(ids),
+            "worker": worker,
+            "in_batch": len(ids) > 1,
+            "limited": _LIMITED_QUEUES,
+            "quick": quick,
+        },
+    ).all()
+    if len(ids) == 1:
+        return [Claim(*row) for row in rows]
+    found = {row[0]: Claim(*row) for row in rows}
+    return [found[id] for id in ids if id in found]
+
+
+def settle(session: Session | Connection, settled: Sequence[Settled]) -> dict[UUID, str]:
+    """Write how these claims ended and return the new states of those that were still this worker's."""
+    rows = session.execute(
+        _SETTLE,
+        {
+            "ids": [s.claim.id for s in settled],
+            "attempts": [s.claim.attempt for s in settled],
+            "since": [s.claim.started_at for s in settled],
+            "states": [s.outcome.state for s in settled],
+            "counts": [s.outcome.counts for s in settled],
+            "waits": [s.outcome.wait for s in settled],
+            "errors": [None if s.outcome.error is None else storable(s.outcome.error) for s in settled],
+            "results": [None if s.result is None else json.dumps(s.result, allow_nan=False) for s in settled],
+            "starts": [s.started for s in settled],
+            "ends": [s.ended for s in settled],
+            "dones": [s.progress[0] for s in settled],
+            "totals": [s.progress[1] for s in settled],
+        },
+    ).all()
+    if any(in_group for _, _, in_group in rows):
+        session.execute(_ANNOUNCE)
+    return {id: state for id, state, _ in rows}
+
+
+def finish(
+    connection: Connection,
+    claim: Claim,
+    result: dict[str, Any],
+    done: int | None = None,
+    total: int | None = None,
+) -> bool:
+    """Mark one job as succeeded in the caller's transaction; False where it is no longer this claim's."""
+    row = connection.exec_driver_sql(
+        _FINISH,
+        {
+            "id": claim.id,
+            "attempt": claim.attempt,
+            "since": claim.started_at,
+            "result": json.dumps(result, allow_nan=False),
+            "done": done,
+            "total": total,
+        },
+    ).one_or_none()
+    if row is not None and row[0]:
+        connection.execute(_ANNOUNCE)
+    return row is not None
+
+
+def release(connection: Connection, claims: Sequence[Claim]) -> dict[UUID, str]:
+    """Give back jobs that were not done, without an attempt counted, and return their states."""
+    return settle(connection, [Settled(claim, RELEASED) for claim in claims])
+
+
+def beat(connection: Connection, pulses: Sequence[Pulse]) -> dict[UUID, bool]:
+    """Say that these jobs still run. Return those that are still this worker's, and whether each is to stop."""
+    rows = connection.execute(
+        _BEAT,
+        {
+            "ids": [pulse.claim.id for pulse in pulses],
+            "attempts": [pulse.claim.attempt for pulse in pulses],
+            "since": [pulse.claim.started_at for pulse in pulses],
+            "dones": [pulse.done for pulse in pulses],
+            "totals": [pulse.total for pulse in pulses],
+        },
+    )
+    return {row.id: row.stop for row in rows}
+
+
+def ended(connection: Connection, id: UUID) -> tuple[str, dict[str, Any] | None, str | None] | None:
+    """Return (state, result, error) of a job, or None where there is none with that id."""
+    row = connection.execute(_ENDED, {"id": id}).one_or_none()
+    return None if row is None else (row.state, row.result, row.error)
+
+
 def touch(connection: Connection, name: str, kind: str, version: str) -> None:
     """Say that a process is alive."""
     connection.execute(_TOUCH, {"name": name, "kind": kind, "version": version})
 
 
-def _storable(message: str) -> str:
+def unstorable(args: dict[str, Any]) -> str | None:
+    """Return why these arguments cannot be kept in the ledger, or None. A message may carry whatever JSON can say,
+    and some things that it cannot."""
+    try:
+        encoded = json.dumps(args, ensure_ascii=False, allow_nan=False)
+        size = len(encoded.encode())
+    except ValueError as error:  # not a number, or half of a surrogate pair
+        return f"the arguments are not JSON: {error}"
+    if "\\u0000" in encoded.replace("\\\\", ""):
+        return "the arguments contain a NUL character, which PostgreSQL cannot store"
+    if size > MAX_PAYLOAD_BYTES:
+        return f"the arguments have {size} bytes, and {MAX_PAYLOAD_BYTES} are allowed"
+    return None
+
+
+def storable(message: str) -> str:
     """Return `message` as PostgreSQL can store it: no NUL, no half of a surrogate pair, not endless."""
     return message.replace("\0", "").encode("utf-8", "replace").decode()[:10_000]

@@ -2,31 +2,42 @@
 
 Any number may run, one in every beat process: they pass over each other's rows. It wakes on NOTIFY
 and looks every second anyway, since a notification is a hint that may be lost.
+
+While messages still wait in a queue it holds back, so that small jobs gather into fuller messages: a message costs
+Celery about a millisecond, whatever it carries.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Collection
+from typing import Any
 
 import psycopg
 from celery import Celery
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from kitaab_jobs.contract import QUEUES
-from kitaab_jobs.runtime import ledger
+from kitaab_jobs.contract import JOBS, QUEUES
+from kitaab_jobs.runtime import canvas, ledger, outbox
 from kitaab_jobs.runtime.logs import logger
+from kitaab_jobs.runtime.messages import FROM_LEDGER, Message, fill
 from kitaab_jobs.settings import VERSION
 
 log = logger(__name__)
 
-BATCH = 500
+# Rows of one pass, in each queue.
+BATCH = 1000
 POLL_SECONDS = 1.0
 RESCUE_SECONDS = 5.0
 LONGEST_PAUSE_SECONDS = 10.0
+# A queue is filled up again when half of what was sent last has been taken, or when nearly nothing waits.
+FEW_MESSAGES = 4
+HOLD_SECONDS = 0.005
+LONGEST_HOLD_SECONDS = 0.03
 
 _AWAY = (SQLAlchemyError, psycopg.Error, OperationalError, RedisError, OSError)
 
@@ -41,7 +52,7 @@ class Relay:
         listen_url: str,
         name: str,
         *,
-        patience: ledger.Patience = ledger.PATIENCE,
+        patience: outbox.Patience = outbox.PATIENCE,
         poll_seconds: float = POLL_SECONDS,
         rescue_seconds: float = RESCUE_SECONDS,
     ) -> None:
@@ -55,6 +66,10 @@ class Relay:
         self._stop = threading.Event()
         self._listening: psycopg.Connection | None = None
         self._rescued_at = 0.0
+        self._seconds: dict[str, float] = {}
+        self._sent: dict[str, int] = {}
+        self._held = False
+        self._limited = True
 
     def stop(self) -> None:
         """Ask the loop to end after the batch that it is at."""
@@ -63,12 +78,19 @@ class Relay:
     def run(self) -> None:
         """Publish and rescue until stopped. No error is an end, since every job waits for this loop."""
         pause = self.poll_seconds
+        hold = HOLD_SECONDS
         while not self._stop.is_set():
             try:
-                busy = self.publish()
                 self._rescue_when_due()
+                busy = self.publish()
                 pause = self.poll_seconds
-                if not busy:
+                if busy:
+                    hold = HOLD_SECONDS
+                elif self._held:
+                    self._stop.wait(hold)
+                    hold = min(hold * 1.5, LONGEST_HOLD_SECONDS)
+                else:
+                    hold = HOLD_SECONDS
                     self._wait()
             except Exception as error:
                 unforeseen = not isinstance(error, _AWAY)
@@ -85,57 +107,99 @@ class Relay:
         self._hang_up()
 
     def publish(self) -> bool:
-        """Publish one batch and tell whether there may be more."""
+        """Publish one batch and tell whether there may be more that could go out now."""
+        rooms = self._rooms()
         with self.engine.begin() as connection:
-            batch = ledger.take_ready(connection, BATCH)
-            known = [row for row in batch if row.queue in QUEUES]
-            if known:
-                self._send(known)
-            for row in batch:
-                if row.queue not in QUEUES:
-                    self._postpone(connection, row)
-        return len(batch) == BATCH
+            moved = outbox.promote(connection, BATCH) + outbox.release_groups(connection, BATCH)
+            ready = outbox.take(connection, rooms, QUEUES.values(), limited_kinds=self._limited)
+            messages = fill(ready, JOBS, self._seconds)
+            if messages:
+                self._send(messages)
+        for queue in rooms:
+            if count := sum(message.queue == queue for message in messages):
+                self._sent[queue] = count
+        return moved > 0 or len(ready) >= BATCH
 
     def rescue(self) -> int:
         """Make ready again what a dead worker held and what a wiped broker forgot; return how many."""
         with self.engine.begin() as connection:
-            rescued = ledger.rescue_running(connection, self.patience)
-            queues = ledger.queues_with_unstarted(connection, self.patience)
+            rescued = outbox.rescue_running(connection, self.patience)
+            queues = outbox.queues_with_unstarted(connection, self.patience)
         # Between two transactions: none is open, with rows locked, while a Redis that hangs is asked.
-        empty = self._empty(queues)
+        waiting = self._messages(queues)
         if queues:
+            empty = [queue for queue in queues if not waiting[queue]]
             with self.engine.begin() as connection:
-                rescued += ledger.rescue_published(connection, empty, self.patience)
-        for id, name, state in rescued:
-            log.warning("job rescued", action="job_rescued", id=str(id), job=name, state=state)
+                rescued += outbox.rescue_published(connection, empty, self.patience)
+        for job in rescued:
+            log.warning("job rescued", action="job_rescued", id=str(job.id), job=job.name, state=job.state)
         return len(rescued)
 
-    def _send(self, batch: list[ledger.Ready]) -> None:
+    def _rooms(self) -> dict[str, int]:
+        """Return how many rows may go out in each queue; queues where enough messages wait are left out."""
+        waiting = self._messages(QUEUES)
+        full = {q for q in QUEUES if waiting[q] > max(FEW_MESSAGES, self._sent.get(q, 0) // 2)}
+        self._held = bool(full)
+        return {queue: BATCH for queue in QUEUES if queue not in full}
+
+    def _send(self, messages: list[Message]) -> None:
+        # Built and published past send_task, which routes, looks up and subscribes anew for each. The producer's
+        # batch is one Redis pipeline, and all "sent" events are one message.
         with self.app.producer_or_acquire() as producer:
-            for row in batch:
-                self.app.send_task(
-                    row.name, kwargs=row.args, task_id=str(row.id), queue=row.queue, producer=producer
-                )
+            with producer.batch():
+                sent = [self._publish(producer, message) for message in messages]
+            with self.app.events.Dispatcher(
+                channel=producer.channel, buffer_group=["task"], buffer_limit=len(messages) + 1
+            ) as events:
+                for event in sent:
+                    events.send("task-sent", **event)
+                events.flush(errors=False)
 
-    def _postpone(self, connection: Connection, row: ledger.Ready) -> None:
-        reason = f"no queue is called {row.queue!r}: the queues are {', '.join(QUEUES)}"
-        ledger.postpone(connection, row.id, reason)
-        log.warning("job waits", action="job_waits", id=str(row.id), job=row.name, reason=reason)
+    def _publish(self, producer: Any, message: Message) -> dict[str, Any]:
+        """Publish one message and return what its event says."""
+        task = self.app.amqp.as_task_v2(
+            str(message.id),
+            message.name,
+            kwargs=message.args,
+            ignore_result=message.canvas is None,
+            create_sent_event=True,
+            **canvas.options(message.canvas),
+        )
+        producer.publish(
+            task.body,
+            exchange="",
+            routing_key=message.queue,
+            serializer="json",
+            headers={**task.headers, FROM_LEDGER: True},
+            **task.properties,
+        )
+        more = {"queue": message.queue, "exchange": "", "routing_key": message.queue}
+        return {**(task.sent_event or {}), **more}
 
-    def _empty(self, queues: list[str]) -> list[str]:
-        """Return those of `queues` in which no message waits."""
+    def _messages(self, queues: Collection[str]) -> dict[str, int]:
+        """Return how many messages wait in each queue."""
         if not queues:
-            return []
+            return {}
         with self.app.connection_or_acquire() as connection:
-            client = connection.default_channel.client
-            return [queue for queue in queues if client.llen(queue) == 0]
+            pipeline = connection.default_channel.client.pipeline(transaction=False)
+            for queue in queues:
+                pipeline.llen(queue)
+            return dict(zip(queues, pipeline.execute(), strict=True))
 
     def _rescue_when_due(self) -> None:
-        if time.monotonic() - self._rescued_at >= self.rescue_seconds:
-            self._rescued_at = time.monotonic()
-            self.rescue()
-            with self.engine.begin() as connection:
-                ledger.touch(connection, self.name, "relay", VERSION)
+        if time.monotonic() - self._rescued_at < self.rescue_seconds:
+            return
+        self._rescued_at = time.monotonic()
+        self.rescue()
+        with self.engine.begin() as connection:
+            ledger.touch(connection, self.name, "relay", VERSION)
+            self._seconds = outbox.seconds_each(connection, (job for job in JOBS.values() if job.batch > 1))
+            strangers = outbox.strangers(connection, QUEUES)
+            # Also where no kind has a limit any more: what was enqueued under one still waits for its turn.
+            self._limited = _limited_kinds() or outbox.has_limited(connection)
+        for queue, jobs in strangers.items():
+            reason = f"no queue is called {queue!r}: the queues are {', '.join(QUEUES)}"
+            log.warning("jobs wait", action="jobs_wait", queue=queue, jobs=jobs, reason=reason)
 
     def _wait(self) -> None:
         """Sleep until something is announced, or for a poll's length."""
@@ -151,6 +215,10 @@ class Relay:
         if self._listening is not None:
             self._listening.close()
             self._listening = None
+
+
+def _limited_kinds() -> bool:
+    return any(job.max_running is not None for job in JOBS.values())
 
 
 def _first_line(error: BaseException) -> str:

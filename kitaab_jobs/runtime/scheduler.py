@@ -24,9 +24,9 @@ from kitaab_jobs.db.engines import libpq_url, primary
 from kitaab_jobs.db.migrate import sync_kinds
 from kitaab_jobs.db.retries import is_connection_loss, is_contention
 from kitaab_jobs.errors import KitaabError
-from kitaab_jobs.runtime import fires, ledger
-from kitaab_jobs.runtime.execute import describe
+from kitaab_jobs.runtime import fires, ledger, outbox
 from kitaab_jobs.runtime.logs import logger
+from kitaab_jobs.runtime.outcome import describe
 from kitaab_jobs.runtime.relay import RESCUE_SECONDS, Relay
 from kitaab_jobs.runtime.timetable import Schedule, timetable
 from kitaab_jobs.settings import VERSION, settings
@@ -41,7 +41,7 @@ SHORTEST_WAIT_SECONDS = 0.05
 class LedgerScheduler(Scheduler):
     """Fires what jobs.schedules says, and publishes what the ledger holds."""
 
-    patience: ClassVar[ledger.Patience] = ledger.PATIENCE
+    patience: ClassVar[outbox.Patience] = outbox.PATIENCE
     rescue_seconds: ClassVar[float] = RESCUE_SECONDS
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

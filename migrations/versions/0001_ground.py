@@ -46,7 +46,7 @@ SCHEMAS = """
 CREATE SCHEMA jobs;
 CREATE SCHEMA archive;
 GRANT USAGE ON SCHEMA jobs TO kitaab_app, kitaab_readonly, kitaab_worker;
-GRANT USAGE ON SCHEMA archive TO kitaab_readonly, kitaab_worker;
+GRANT USAGE ON SCHEMA archive TO kitaab_readonly;
 GRANT USAGE ON SCHEMA public TO kitaab_app, kitaab_readonly, kitaab_worker;
 GRANT SELECT ON public.alembic_version TO kitaab_readonly, kitaab_worker;
 -- A function is executable by everyone unless that is taken back.
@@ -58,7 +58,7 @@ APP_USER = """
 CREATE FUNCTION public.app_user_id() RETURNS bigint
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN NULLIF(current_setting('app.user_id', true), '')::bigint;
-GRANT EXECUTE ON FUNCTION public.app_user_id() TO kitaab_app, kitaab_readonly, kitaab_worker
+GRANT EXECUTE ON FUNCTION public.app_user_id() TO kitaab_app, kitaab_readonly
 """
 
 UPDATED_AT = """

@@ -223,7 +223,12 @@ CREATE POLICY scales_analytics ON scales FOR SELECT TO kitaab_readonly USING (tr
 ALTER TABLE scale_values ENABLE ROW LEVEL SECURITY;
 CREATE POLICY scale_values_analytics ON scale_values FOR SELECT TO kitaab_readonly USING (true);
 GRANT SELECT, INSERT, UPDATE ON deeds, deed_items, scales, scale_values TO kitaab_app;
-GRANT SELECT ON deeds, deed_items, scales, scale_values TO kitaab_readonly;
+GRANT SELECT ON scales, scale_values TO kitaab_readonly;
+-- Names are what is counted; what people wrote beside them is nobody's to analyse.
+GRANT SELECT (deed_id, user_id, category_type, name, display_order, is_active, created_at, updated_at,
+              deleted_at) ON deeds TO kitaab_readonly;
+GRANT SELECT (deed_item_id, deed_id, parent_deed_item_id, level, name, value_type, display_order,
+              is_active, created_at, updated_at, deleted_at) ON deed_items TO kitaab_readonly;
 -- Jobs walk the tree of items, and never read what a person called them.
 GRANT SELECT (deed_item_id, parent_deed_item_id) ON deed_items TO kitaab_worker
 """

@@ -259,7 +259,13 @@ CREATE POLICY target_items_analytics ON target_items FOR SELECT TO kitaab_readon
 CREATE POLICY target_items_jobs ON target_items FOR SELECT TO kitaab_worker USING (true);
 GRANT SELECT, INSERT, UPDATE ON merits, targets TO kitaab_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON merit_items, target_items TO kitaab_app;
-GRANT SELECT ON merits, merit_items, targets, target_items TO kitaab_readonly;
+GRANT SELECT ON merit_items, target_items TO kitaab_readonly;
+GRANT SELECT (merit_id, user_id, deed_id, name, merit_type, start_date, duration_days, is_active,
+              percent, is_satisfied, completed_on, completed_at, created_at, updated_at, deleted_at)
+    ON merits TO kitaab_readonly;
+GRANT SELECT (target_id, user_id, name, target_type, start_date, end_date, is_active, percent,
+              is_satisfied, completed_on, completed_at, frozen_at, created_at, updated_at, deleted_at)
+    ON targets TO kitaab_readonly;
 -- All but their names.
 GRANT SELECT (merit_id, user_id, merit_type, start_date, duration_days, is_active, deleted_at, percent, is_satisfied,
               completed_on, completed_at) ON merits TO kitaab_worker;
@@ -268,7 +274,7 @@ GRANT SELECT (target_id, user_id, target_type, start_date, end_date, is_active, 
               is_satisfied, completed_on, completed_at) ON targets TO kitaab_worker;
 GRANT SELECT (target_item_id, target_id, deed_item_id, scale_value_id, target_value) ON target_items TO kitaab_worker;
 GRANT UPDATE (percent, is_satisfied, completed_on, completed_at) ON merits TO kitaab_worker;
-GRANT UPDATE (percent, is_satisfied, completed_on, completed_at, frozen_at) ON targets TO kitaab_worker;
+GRANT UPDATE (percent, is_satisfied, completed_on, completed_at) ON targets TO kitaab_worker;
 GRANT SELECT, DELETE ON jobs.progress_marks TO kitaab_worker;
 -- SELECT ... FOR UPDATE SKIP LOCKED needs the right to update at least one column.
 GRANT UPDATE (marked_at) ON jobs.progress_marks TO kitaab_worker;

@@ -51,7 +51,8 @@ CREATE POLICY audit_log_analytics ON audit_log FOR SELECT TO kitaab_readonly USI
 CREATE POLICY audit_log_jobs ON audit_log FOR INSERT TO kitaab_worker
     WITH CHECK (db_role = session_user);
 GRANT SELECT, INSERT ON audit_log TO kitaab_app;
-GRANT SELECT ON audit_log TO kitaab_readonly;
+-- Neither from where, nor the values: they hold what people wrote.
+GRANT SELECT (audit_log_id, created_at, user_id, action_type, table_name, record_id, db_role) ON audit_log TO kitaab_readonly;
 GRANT INSERT ON audit_log TO kitaab_worker
 """
 

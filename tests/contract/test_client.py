@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import subprocess
 import sys
@@ -16,10 +17,12 @@ import pytest
 from psycopg.rows import dict_row, namedtuple_row
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import NullPool
 
 from kitaab_jobs import contract
-from kitaab_jobs.client import enqueue
+from kitaab_jobs.client import enqueue, enqueue_async, enqueue_many, enqueue_many_async
 from kitaab_jobs.contract import MAX_PAYLOAD_BYTES, Job, Payload
 from kitaab_jobs.db.engines import libpq_url
 from kitaab_jobs.errors import BadPayload, UnknownJob
@@ -265,3 +268,99 @@ def test_the_client_imports_neither_celery_nor_the_models() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+class TestMany:
+    def test_ids_come_in_the_order_of_the_arguments(self, connection: Connection) -> None:
+        ids = enqueue_many(connection, "progress.refresh", [{"limit": n + 1} for n in range(50)], priority=2)
+        assert [row(connection, id)["args"] for id in ids] == [{"limit": n + 1} for n in range(50)]
+        assert {row(connection, id)["priority"] for id in ids} == {2}
+
+    def test_psycopg_and_sqlalchemy_write_the_same(self, database: Engine, raw: psycopg.Connection) -> None:
+        options: dict[str, Any] = {k: v for k, v in OPTIONS.items() if k != "unique_key"} | {"group": "g"}
+        [by_psycopg] = enqueue_many(raw, "progress.refresh", [{"limit": 5}], **options)
+        raw.commit()
+        with database.begin() as connection:
+            [by_session] = enqueue_many(Session(connection), "progress.refresh", [{"limit": 5}], **options)
+            assert row(connection, by_psycopg) == row(connection, by_session)
+
+    def test_keys(self, connection: Connection) -> None:
+        first = enqueue(connection, "progress.refresh", unique_key="a")
+        ids = enqueue_many(connection, "progress.refresh", [{}, {}, {}], unique_keys=["b", "a", None])
+        assert ids[1] == first
+        assert count(connection) == 3
+
+    def test_one_wrong_one_refuses_all_before_the_database_is_asked(self, connection: Connection) -> None:
+        with pytest.raises(BadPayload, match="limit"):
+            enqueue_many(connection, "progress.refresh", [{"limit": 1}, {"limit": "x"}])
+        with pytest.raises(BadPayload, match="2 jobs have 1 unique keys"):
+            enqueue_many(connection, "progress.refresh", [{}, {}], unique_keys=["a"])
+        assert count(connection) == 0
+
+    def test_none(self, connection: Connection) -> None:
+        assert enqueue_many(connection, "progress.refresh", []) == []
+
+
+class TestAsync:
+    def test_sqlalchemy(self, database: Engine) -> None:
+        async def go() -> tuple[UUID, list[UUID]]:
+            engine = create_async_engine(
+                database.url.set(drivername="postgresql+psycopg_async"), poolclass=NullPool
+            )
+            async with engine.begin() as connection:
+                one = await enqueue_async(connection, "progress.refresh", {"limit": 5}, **OPTIONS)
+            async with AsyncSession(engine) as session, session.begin():
+                many = await enqueue_many_async(session, "progress.refresh", [{"limit": 6}, {"limit": 7}])
+            return one, many
+
+        one, many = asyncio.run(go())
+        with database.begin() as connection:
+            same = enqueue(connection, "progress.refresh", {"limit": 5}, **OPTIONS | {"unique_key": "other"})
+            assert row(connection, one) | {"unique_key": "other"} == row(connection, same)
+            assert [row(connection, id)["args"]["limit"] for id in many] == [6, 7]
+
+    def test_psycopg(self, database: Engine) -> None:
+        url = libpq_url(database.url.render_as_string(hide_password=False))
+
+        async def go() -> list[UUID]:
+            async with await psycopg.AsyncConnection.connect(url, row_factory=dict_row) as connection:
+                one = await enqueue_async(connection, "progress.refresh", unique_key="a")
+                many = await enqueue_many_async(connection, "progress.refresh", [{}], unique_keys=["a"])
+                return [one, *many]
+
+        one, same = asyncio.run(go())
+        assert one == same
+
+    def test_an_option_that_is_none_is_refused(self) -> None:
+        with pytest.raises(TypeError, match="unexpected keyword argument 'prioriy'"):
+            asyncio.run(enqueue_async(None, "progress.refresh", prioriy=1))  # type: ignore[arg-type]
+
+
+class TestGroupsAndLimits:
+    def test_they_reach_the_row(self, connection: Connection) -> None:
+        id = enqueue(connection, "progress.refresh", group="b", after_group="a")
+        found = connection.execute(
+            text("SELECT group_name, after_group FROM jobs.jobs WHERE id = :id"), {"id": id}
+        )
+        assert tuple(found.one()) == ("b", "a")
+
+    def test_a_key_within_its_period(self, connection: Connection) -> None:
+        hour = dt.timedelta(hours=1)
+        first = enqueue(connection, "progress.refresh", unique_key="k", unique_for=hour)
+        connection.execute(text("UPDATE jobs.jobs SET state = 'succeeded', finished_at = now()"))
+        assert enqueue(connection, "progress.refresh", unique_key="k", unique_for=hour) == first
+        assert enqueue(connection, "progress.refresh", unique_key="k") != first
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"group": ""}, "group '' has 0 characters: it has 1 to 128"),
+            ({"after_group": "g" * 129}, "after_group .* has 129 characters"),
+            ({"group": "g", "after_group": "g"}, "group 'g' would wait for itself"),
+            ({"limit_key": "k"}, "limit_key 'k' limits nothing: give the job a max_running"),
+            ({"run_at": dt.datetime(9999, 1, 1, tzinfo=dt.UTC)}, "run_at 9999-01-01 .* is out of range"),
+        ],
+    )
+    def test_what_cannot_be(self, options: dict[str, Any], message: str) -> None:
+        with pytest.raises(BadPayload, match=message):
+            enqueue(None, "progress.refresh", **options)  # type: ignore[arg-type]  # it is not asked

@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from kitaab_jobs.devstack.postgres import EmbeddedPostgres
+from tests.devstack.folders import make_folder
 from tests.devstack.observe import at_work_in, wait_for
 
 REPOSITORY = Path(__file__).parents[2]
@@ -80,15 +80,6 @@ def no_servers() -> Iterator[None]:
     yield
     os.environ.clear()
     os.environ.update(before)
-
-
-def make_folder() -> Path:
-    """Make a folder in memory where there is room, since the servers write a lot at their start."""
-    shm = Path("/dev/shm")
-    roomy = shm.is_dir() and os.access(shm, os.W_OK) and shutil.disk_usage(shm).free > 2 << 30
-    made = Path(tempfile.mkdtemp(prefix="kitaab-test-", dir=shm if roomy else None))
-    made.chmod(0o711)
-    return made
 
 
 def clean_env() -> dict[str, str]:

@@ -103,3 +103,8 @@ def test_a_damaged_append_only_file_is_named(redis: EmbeddedRedis) -> None:
         match=r"Redis did not start on .*AOF MANIFEST FILE ERROR.*Invalid AOF manifest",
     ):
         redis.start()
+
+
+def test_a_folder_with_an_odd_name(folder: Path) -> None:
+    with EmbeddedRedis(folder / "a \"b\\ %s $x 'كتاب' #;") as server, Redis.from_url(server.url()) as client:
+        assert client.ping()

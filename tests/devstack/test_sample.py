@@ -393,7 +393,7 @@ def test_databases_that_cannot_take_it_are_named(
         small("postgresql://nobody:secret@127.0.0.1:1/none")
     with pytest.raises(ServerError, match=r"no tables of Kitaab.*migrate"):
         small(url_for("postgres", "postgres"))
-    with pytest.raises(ServerError, match=r"owner of the tables.*KITAAB_ADMIN_URL"):
+    with pytest.raises(ServerError, match=r"permission denied.*KITAAB_ADMIN_URL to the owner of the tables"):
         small(engine_as("kitaab_worker"))
 
 
@@ -408,7 +408,7 @@ def test_the_command(
     database: Engine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("KITAAB_DATABASE_URL", url_of(database))
-    monkeypatch.setattr("kitaab_jobs.cli.seed.QUIET_SECONDS", 0.0)
+    monkeypatch.setattr("kitaab_jobs.cli.progress.QUIET_SECONDS", 0.0)
     settings.cache_clear()
     try:
         assert run(["seed", "--people", "5", "--years", "1", "--json"]) == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import shutil
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +28,7 @@ from kitaab_jobs.health.probes import run as run_probes
 from kitaab_jobs.health.rules import Finding
 from kitaab_jobs.health.sources import Machine
 from kitaab_jobs.settings import Settings
+from tests.devstack.folders import make_folder
 
 
 @dataclass
@@ -161,11 +163,12 @@ def login(
 
 
 @pytest.fixture(scope="module")
-def own_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
+def own_redis() -> Iterator[EmbeddedRedis]:
     """A Redis that a module may spoil."""
-    folder = reachable(tmp_path_factory.mktemp("redis"))
+    folder = make_folder()
     with EmbeddedRedis(folder / "redis") as server:
         yield server
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
@@ -190,14 +193,6 @@ def silent_port() -> Iterator[int]:
         listener.bind(("127.0.0.1", 0))
         listener.listen(16)
         yield int(listener.getsockname()[1])
-
-
-def reachable(folder: Path) -> Path:
-    """Let the servers' user into a folder of pytest's, under root, and return it."""
-    for path in (folder, *folder.parents):
-        if os.geteuid() == 0 and path.stat().st_mode & 0o001 == 0:
-            path.chmod(path.stat().st_mode | 0o011)
-    return folder
 
 
 @contextmanager

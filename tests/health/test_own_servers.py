@@ -16,9 +16,8 @@ from kitaab_jobs.db import migrate
 from kitaab_jobs.devstack.postgres import EmbeddedPostgres
 from kitaab_jobs.health import checks, sources
 from kitaab_jobs.settings import Settings
-from tests.health.conftest import Doctor, reachable, stopped
-
-pytestmark = pytest.mark.xdist_group("health-cluster")
+from tests.devstack.folders import make_folder
+from tests.health.conftest import Doctor, stopped
 
 
 class Pair(NamedTuple):
@@ -29,9 +28,9 @@ class Pair(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+def pair() -> Iterator[Pair]:
     """A safe cluster with a migrated database, and a streaming replica of it."""
-    folder = reachable(tmp_path_factory.mktemp("pair"))
+    folder = make_folder()
     # Made without syncing, which takes long, and then run as safely as people's own.
     safe = {"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on"}
     with EmbeddedPostgres(folder / "primary", durable=False, options=safe) as primary:
@@ -41,6 +40,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
         copy(primary, replica.folder)
         with replica:
             yield Pair(primary, replica)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def copy(primary: EmbeddedPostgres, to: Path) -> None:

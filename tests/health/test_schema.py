@@ -69,8 +69,8 @@ def test_each_missing_right_is_named(own_doctor: Doctor, run_sql: Run) -> None:
     rights = {
         "INSERT ON jobs.jobs": "INSERT on jobs.jobs",
         "UPDATE (percent) ON merits": "UPDATE(percent) on public.merits",
-        "USAGE ON SCHEMA archive": "USAGE on schema archive",
-        "EXECUTE ON FUNCTION jobs.new_id()": "EXECUTE on jobs.new_id",
+        "USAGE ON SCHEMA jobs": "USAGE on schema jobs",
+        "EXECUTE ON FUNCTION jobs.make_partition(text, date, date)": "EXECUTE on jobs.make_partition",
     }
     for right, name in rights.items():
         run_sql(f"REVOKE {right} FROM kitaab_worker")

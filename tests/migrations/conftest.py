@@ -24,8 +24,6 @@ from tests.migrations.catalog import Catalog
 # (role, database) to an address
 Server = Callable[[str, str], str]
 
-_OLDEST = pytest.mark.xdist_group("postgresql-15")
-
 
 @pytest.fixture(scope="session")
 def oldest_server() -> Iterator[Server]:
@@ -62,7 +60,7 @@ def _running(binaries: Path | None = None) -> Iterator[EmbeddedPostgres]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture(params=["newest", pytest.param("oldest", marks=_OLDEST)])
+@pytest.fixture(params=["newest", "oldest"])
 def server(request: pytest.FixtureRequest, url_for: Server) -> Server:
     """The newest and the oldest supported PostgreSQL, one after the other."""
     if request.param == "newest":

@@ -17,7 +17,7 @@ from alembic.runtime.migration import HeadMaintainer, StampStep
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.pool import NullPool
 
-from kitaab_jobs.db import migrate
+from kitaab_jobs.db import locks, migrate
 from kitaab_jobs.db.engines import sqlalchemy_url
 from kitaab_jobs.errors import ServerError
 from tests.migrations.catalog import Catalog, difference
@@ -188,7 +188,7 @@ def test_killed_while_it_waits_for_a_lock(
 def test_killed_while_it_waits_for_another_migrator(
     empty: str, watch: Connection, migrator: Callable[[], Migrator]
 ) -> None:
-    with _holding(empty, f"SELECT pg_advisory_lock({migrate.MIGRATION_LOCK})"):
+    with _holding(empty, f"SELECT pg_advisory_lock({locks.MIGRATE})"):
         upgrading = migrator()
         upgrading.go()
         until(lambda: watch.scalar(text(WAITING)))

@@ -44,7 +44,6 @@ def test_up_twice_down_and_up_again(server: Server, databases: Databases) -> Non
     assert difference(migrated, read(url)) == []
 
 
-@pytest.mark.xdist_group("postgresql-15")
 def test_the_oldest_and_the_newest_server_hold_the_same(
     oldest_server: Server, databases: Databases, catalog_at: dict[str | None, Catalog]
 ) -> None:
@@ -74,7 +73,6 @@ def test_each_step_up_and_down(empty: str, catalog_at: dict[str | None, Catalog]
         assert difference(catalog_at[revision], read(empty)) == []
 
 
-@pytest.mark.xdist_group("postgresql-15")
 def test_each_step_up_and_down_on_the_oldest(oldest_server: Server, databases: Databases) -> None:
     url = databases.new(oldest_server)
     found: dict[str | None, Catalog] = {None: read(url)}

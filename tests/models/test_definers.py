@@ -22,7 +22,9 @@ KNOWN = {
     "carry_descendants()",
     "check_entry_ownership()",
     "check_goal_item()",
-    "jobs.enqueue(text,jsonb,text,timestamp with time zone,integer,integer,text,text,timestamp with time zone)",
+    "jobs.enqueue(text,jsonb,text,timestamp with time zone,integer,integer,text,text,timestamp with time zone,interval,text,"
+    "text,text)",
+    "jobs.enqueue_many(text,jsonb[],text[],timestamp with time zone,integer,integer,text,text,text,text)",
     "jobs.make_partition(text,date,date)",
     "jobs.mark_deed_item()",
     "jobs.mark_entries()",

@@ -277,8 +277,14 @@ def test_an_app_does_not_reach_the_table_itself(world: World) -> None:
 @pytest.mark.parametrize(
     ("sql", "rule"),
     [
-        ("INSERT INTO jobs.kinds VALUES ('a', 'q', 0, 1, 's')", "kinds_max_attempts_check"),
-        ("INSERT INTO jobs.kinds VALUES ('a', 'q', 1, 0, 's')", "kinds_time_limit_check"),
+        (
+            "INSERT INTO jobs.kinds (name, queue, max_attempts, time_limit, summary) VALUES ('a', 'q', 0, 1, 's')",
+            "kinds_max_attempts_check",
+        ),
+        (
+            "INSERT INTO jobs.kinds (name, queue, max_attempts, time_limit, summary) VALUES ('a', 'q', 1, 0, 's')",
+            "kinds_time_limit_check",
+        ),
         (
             "INSERT INTO jobs.processes (name, kind, version) VALUES ('a', 'other', '1')",
             "processes_kind_check",

@@ -14,7 +14,8 @@ from sqlalchemy import Connection, Engine, event, text
 from kitaab_jobs import contract
 from kitaab_jobs.client import enqueue
 from kitaab_jobs.progress import jobs, queries, tasks
-from kitaab_jobs.runtime.execute import execute
+from kitaab_jobs.runtime.execute import Runner, execute
+from kitaab_jobs.runtime.heartbeat import Heartbeat
 from tests.progress.diary import (
     NOW,
     TODAY,
@@ -343,4 +344,5 @@ def run_as_job(engine: Engine, kind: contract.Job, args: dict[str, int]) -> dict
     function = tasks.refresh if kind is contract.PROGRESS_REFRESH else tasks.reconcile
     with engine.begin() as connection:
         id: UUID = enqueue(connection, kind, args)
-    return execute(kind, function, id, args, engine=engine, worker="test")
+    runner = Runner(kind, function, engine, "test", Heartbeat(engine))
+    return execute(runner, id, args).result

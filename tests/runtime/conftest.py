@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 import pytest
 from celery import Celery
 from kombu import pools
 from sqlalchemy import Engine, text
 
+from kitaab_jobs.db.engines import libpq_url
 from kitaab_jobs.devstack.redis import EmbeddedRedis
 from kitaab_jobs.runtime.app import configuration
+from kitaab_jobs.runtime.relay import Relay
 from kitaab_jobs.settings import Settings
 from tests.conftest import engine_for
+from tests.runtime import rows
+from tests.runtime.batches import Add, RunBatch, batch_adder, batch_runner
+from tests.runtime.relaying import MakeRelay
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +51,7 @@ def effects(_database_of_module: dict[str, Engine]) -> Engine:
     with engine.begin() as connection:
         for table in ("jobs", "fires", "schedules", "processes", "effects"):
             connection.execute(text(f"DELETE FROM jobs.{table}"))
+        connection.execute(text("DELETE FROM jobs.kinds WHERE name LIKE 'sample.%'"))
     return engine
 
 
@@ -56,6 +65,40 @@ def worker_engine(effects: Engine, _database_of_module: dict[str, Engine]) -> En
 def superuser_engine(effects: Engine, _database_of_module: dict[str, Engine]) -> Engine:
     """An engine on the database of `effects` for who may do everything."""
     return _database_of_module["postgres"]
+
+
+@pytest.fixture
+def add(effects: Engine) -> Callable[..., UUID]:
+    """Commit a job in a state."""
+
+    def add(state: str = "published", **given: Any) -> UUID:
+        with effects.begin() as connection:
+            return rows.add(connection, state, **given)
+
+    return add
+
+
+@pytest.fixture
+def get(effects: Engine) -> Callable[[UUID], Any]:
+    """Read a job's row."""
+
+    def get(id: UUID) -> Any:
+        with effects.connect() as connection:
+            return rows.get(connection, id)
+
+    return get
+
+
+@pytest.fixture
+def run_batch(worker_engine: Engine) -> RunBatch:
+    """Run jobs from one message, as a worker would."""
+    return batch_runner(worker_engine)
+
+
+@pytest.fixture
+def jobs(add: Add) -> Callable[..., dict[str, UUID]]:
+    """Add the jobs of a batch, from words."""
+    return batch_adder(add)
 
 
 @pytest.fixture(scope="module")
@@ -84,5 +127,27 @@ def closing(app: Celery) -> Iterator[Celery]:
     try:
         yield app
     finally:
+        gc.collect()  # what is left of results says good-bye to their backend
+        backend: Any = app.backend
+        backend.result_consumer.stop()
+        backend.client.connection_pool.disconnect()
         app.close()
         pools.reset()  # they are Kombu's, for all apps of the process
+
+
+@pytest.fixture
+def app(redis_url: str) -> Iterator[Celery]:
+    """A Celery app on an empty Redis database."""
+    with closing(celery_on(redis_url)) as app:
+        yield app
+
+
+@pytest.fixture
+def make_relay(app: Celery, worker_engine: Engine) -> MakeRelay:
+    """Make a relay as a beat does, in the role that it has."""
+
+    def make(app: Celery = app, **options: Any) -> Relay:
+        url = libpq_url(worker_engine.url.render_as_string(hide_password=False))
+        return Relay(app, worker_engine, url, "relay@here/1", **options)
+
+    return make

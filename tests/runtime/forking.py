@@ -1,6 +1,7 @@
 """Run as a program: die in the middle of a job at a given step, each time in a process of its own.
 
-python -m tests.runtime.forking URL STEP=ID ...
+python -m tests.runtime.forking URL STEP=ID ... one job for each message
+python -m tests.runtime.forking URL batch=ID,ID,... many in one message: who dies is in the payload
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ import datetime as dt
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NoReturn
 from uuid import UUID
 
@@ -19,16 +19,11 @@ from sqlalchemy.pool import NullPool
 
 from kitaab_jobs.contract import PROGRESS_REFRESH
 from kitaab_jobs.runtime import execute, ledger
+from kitaab_jobs.runtime.batch import execute_batch
+from tests.runtime.doing import SMALL, Done, by_payload, runner
 
 STEPS = ("claiming", "claimed", "worked", "finishing", "committed")
 DIED = 9
-
-
-@dataclass
-class Done:
-    """What the job returns."""
-
-    done: int = 1
 
 
 def die(*_: Any, **__: Any) -> NoReturn:
@@ -57,27 +52,45 @@ def run(step: str, id: UUID, url: str) -> None:
             die()
         return Done()
 
+    if step == "recording":
+        ledger.record = then_die(ledger.record)
     if step == "claiming":
         ledger.claim = then_die(ledger.claim)
     if step == "finishing":
         ledger.finish = then_die(ledger.finish)
     if step == "committed":
-        execute._run = then_die(execute._run)
+        execute.tell_success = die
     engine = create_engine(url, poolclass=NullPool)
-    execute.execute(PROGRESS_REFRESH, work, id, {}, engine=engine, worker=f"w@here/{step}")
+    execute.execute(runner(engine, PROGRESS_REFRESH, work, worker=f"w@here/{step}"), id, {})
+
+
+def run_batch(ids: list[UUID], url: str) -> None:
+    """Run jobs that came together, or the one that came alone."""
+    engine = create_engine(url, poolclass=NullPool)
+    worker = runner(engine, SMALL, by_payload(die=die))
+    if len(ids) > 1:
+        execute_batch(worker, ids)
+    else:
+        execute.execute(worker, ids[0], {})
 
 
 def main() -> int:
-    """Fork one process for each job, and fail where one of them has not died where it was to."""
+    """Fork one process for each message and print how many have died; each of the steps is a death."""
     url, *words = sys.argv[1:]
-    for step, _, id in (word.partition("=") for word in words):
+    died = 0
+    for step, _, ids in (word.partition("=") for word in words):
         child = os.fork()
         if not child:
-            run(step, UUID(id), url)
+            if step == "batch":
+                run_batch([UUID(id) for id in ids.split(",")], url)
+            else:
+                run(step, UUID(ids), url)
             os._exit(0)
         _, status = os.waitpid(child, 0)
-        if os.waitstatus_to_exitcode(status) != DIED:
+        died += os.waitstatus_to_exitcode(status) == DIED
+        if step != "batch" and os.waitstatus_to_exitcode(status) != DIED:
             return 1
+    print(died)  # noqa: T201
     return 0
 
 

@@ -39,7 +39,7 @@ class Celery:
         self.started.append(process)
         return process
 
-    def ask(self, *words: str, seconds: float = 30, **env: str | None) -> subprocess.CompletedProcess[str]:
+    def ask(self, *words: str, seconds: float = 90, **env: str | None) -> subprocess.CompletedProcess[str]:
         """Run a command to its end; an environment variable that is None is taken away."""
         given = {name: value for name, value in (self.env | env).items() if value is not None}
         return subprocess.run(
@@ -94,7 +94,7 @@ class Process:
             self.popen.kill()
             self.popen.wait(timeout=10)
 
-    def terminate(self, seconds: float = 20) -> int:
+    def terminate(self, seconds: float = 60) -> int:
         """Ask it to stop, and return its exit code."""
         self.popen.send_signal(signal.SIGTERM)
         return self.popen.wait(timeout=seconds)

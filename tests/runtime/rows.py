@@ -6,7 +6,7 @@ import datetime as dt
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Connection, bindparam, text
+from sqlalchemy import Boolean, Connection, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from kitaab_jobs.runtime.ledger import Claim
@@ -17,13 +17,23 @@ ENDED = ("succeeded", "dead", "cancelled")
 _ADD = text(
     """
     INSERT INTO jobs.jobs (id, name, args, queue, priority, state, attempt, max_attempts, schedule, run_at,
-                           published_at, started_at, heartbeat_at, finished_at, worker, unique_key)
+                           published_at, started_at, heartbeat_at, finished_at, worker, unique_key, limit_key,
+                           group_name, after_group, in_batch, alone, cancel_requested_at, canvas)
     VALUES (:id, :name, :args, :queue, :priority, :state, :attempt, :max_attempts, :schedule,
             now() - :due * interval '1 second', now() - :age * interval '1 second',
             now() - :age * interval '1 second', now() - :age * interval '1 second',
-            CASE WHEN :ended THEN now() END, 'w@here/1', :unique_key)
+            CASE WHEN :ended THEN now() END, 'w@here/1', :unique_key, :limit_key, :group_name, :after_group,
+            :in_batch, :alone, CASE WHEN :to_cancel THEN now() END, :canvas)
     """
-).bindparams(bindparam("args", type_=JSONB))
+).bindparams(
+    bindparam("args", type_=JSONB),
+    bindparam("canvas", type_=JSONB(none_as_null=True)),
+    bindparam("to_cancel", type_=Boolean),
+)
+
+
+DELETE = text("DELETE FROM jobs.jobs WHERE id = :id")
+FIELDS = 18
 
 
 def add(connection: Connection, state: str, **given: Any) -> UUID:
@@ -40,7 +50,15 @@ def add(connection: Connection, state: str, **given: Any) -> UUID:
         "due": 1,
         "age": 0,
         "unique_key": None,
+        "limit_key": None,
+        "group_name": None,
+        "after_group": None,
+        "in_batch": False,
+        "alone": False,
+        "to_cancel": False,
+        "canvas": None,
     } | given
+    assert len(values) == FIELDS, "a misspelt field"
     connection.execute(_ADD, values | {"state": state, "ended": state in ENDED})
     return UUID(str(values["id"]))
 

@@ -16,12 +16,13 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from kitaab_jobs.contract import JOBS, Payload
-from kitaab_jobs.runtime import ledger
+from kitaab_jobs.runtime import ledger, outbox
+from kitaab_jobs.runtime.context import Context
 from kitaab_jobs.runtime.job import job
 from kitaab_jobs.runtime.scheduler import LedgerScheduler
 from kitaab_jobs.runtime.timetable import Schedule
 from kitaab_jobs.worker import app
-from tests.runtime.sample_jobs import CRASH, ENDLESS, QUERY, SAMPLES, TICK, WRITE, Note
+from tests.runtime.sample_jobs import CRASH, ENDLESS, FEW, FLAKY, QUERY, SAMPLES, TICK, WRITE, Note
 
 __all__ = ["app"]
 
@@ -38,7 +39,7 @@ app.conf.update(
 class HastyScheduler(LedgerScheduler):
     """The scheduler, with a rescue that waits for less, and one more line in its timetable."""
 
-    patience = ledger.Patience(running=2.5, published=2.5)
+    patience = outbox.Patience(running=2.5, published=2.5)
     rescue_seconds = 0.5
 
     def timetable(self) -> list[Schedule]:
@@ -94,6 +95,21 @@ def crash(session: Session, now: dt.datetime, payload: Note) -> Done:
     leave(session, CRASH.name, payload.note)
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("unreachable")
+
+
+@job(FLAKY)
+def flaky(session: Session, now: dt.datetime, payload: Note, context: Context) -> Done:
+    """Fail the first time."""
+    done = leave(session, FLAKY.name, payload.note)
+    if context.attempt == 1:
+        raise RuntimeError("the first time")
+    return done
+
+
+@job(FEW)
+def few(session: Session, now: dt.datetime, payload: Note) -> Done:
+    """Leave a note."""
+    return leave(session, FEW.name, payload.note)
 
 
 @job(TICK)

@@ -5,158 +5,31 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
-import pytest
 from redis import Redis
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.pool import NullPool
 
-from kitaab_jobs.client import enqueue
 from kitaab_jobs.db.engines import libpq_url
 from kitaab_jobs.devstack.redis import EmbeddedRedis
+from kitaab_jobs.runtime.job import job_id
+from kitaab_jobs.runtime.messages import MANY
+from kitaab_jobs.settings import VERSION
 from tests.conftest import engine_for
 from tests.devstack.observe import is_gone, wait_for
-from tests.runtime.conftest import celery_on, closing
-from tests.runtime.processes import Celery, Process, celery
-from tests.runtime.sample_jobs import CRASH, ENDLESS, WRITE
+from tests.runtime import rows
+from tests.runtime.platform import A_WHILE, LONG, Platform
+from tests.runtime.platform_fixtures import _platform, database_name, folder, platform
+from tests.runtime.processes import Celery, celery
+from tests.runtime.sample_jobs import CRASH, ENDLESS, QUERY, WRITE
 
-pytestmark = pytest.mark.xdist_group("end to end")
-
-A_WHILE = 30.0
-LONG = 60.0  # seconds that a job would sleep if it were not killed: no test waits for it
-
-
-class Platform:
-    """A database, a Redis and the processes on them, from outside."""
-
-    def __init__(self, commands: Celery, database: Engine, redis: EmbeddedRedis) -> None:
-        self.commands = commands
-        self.database = database
-        self.redis = redis
-        self._worker: Process | None = None
-        self._beat: Process | None = None
-
-    @property
-    def worker(self) -> Process:
-        """The worker that runs; one is started where none does."""
-        if self._worker is None or self._worker.popen.poll() is not None:
-            self._worker = self.commands.start("worker", "--without-mingle")  # which would take a second
-        return self._worker
-
-    @property
-    def beat(self) -> Process:
-        """The beat that runs; one is started where none does."""
-        if self._beat is None or self._beat.popen.poll() is not None:
-            self._beat = self.commands.start("beat")
-        return self._beat
-
-    def ready(self) -> None:
-        """Return when both run and work."""
-        _ = self.worker, self.beat
-        self.wait_until(self.add(), "succeeded")
-
-    def add(self, seconds: float = 0, job: Any = WRITE) -> str:
-        """Enqueue a job and return its note."""
-        note = uuid4().hex
-        with self.database.begin() as connection:
-            enqueue(connection, job, {"note": note, "seconds": seconds})
-        return note
-
-    def row(self, note: str) -> Any:
-        with self.database.connect() as connection:
-            return connection.execute(
-                text("SELECT *, state::text FROM jobs.jobs WHERE args ->> 'note' = :note"), {"note": note}
-            ).one_or_none()
-
-    def wait_until(self, note: str, state: str) -> Any:
-        """Return the job's row when it is in that state."""
-
-        def there() -> Any:
-            row = self.row(note)
-            return row if row is not None and row.state == state else None
-
-        try:
-            return wait_for(there, seconds=A_WHILE)
-        except AssertionError as error:
-            raise AssertionError(f"not {state} after {A_WHILE} s: {self.row(note)}") from error
-
-    def send(self, note: str | None = None, id: UUID | None = None) -> tuple[str, UUID]:
-        """Send a job as any Celery client does, past the ledger, and return its note and its id."""
-        note, id = note or uuid4().hex, id or uuid4()
-        with closing(celery_on(self.redis.url(0))) as app:
-            app.send_task(WRITE.name, kwargs={"note": note}, task_id=str(id), queue=WRITE.queue)
-        return note, id
-
-    def running(self, seconds: float = LONG) -> tuple[str, int]:
-        """Enqueue a job, and return its note and its process when it has written and waits."""
-        note = self.add(seconds)
-        wait_for(lambda: (Path(self.commands.env["KITAAB_DATA_DIR"]) / note).exists(), seconds=A_WHILE)
-        return note, int(self.wait_until(note, "running").worker.rpartition("/")[2])
-
-    def effects(self, note: str) -> int:
-        with self.database.connect() as connection:
-            count = connection.scalar(
-                text("SELECT count(*) FROM jobs.effects WHERE note = :note"), {"note": note}
-            )
-            return int(count or 0)
-
-    def ticks(self) -> list[tuple[Any, str]]:
-        with self.database.connect() as connection:
-            rows = connection.execute(
-                text(
-                    "SELECT fire_at, outcome::text FROM jobs.fires WHERE schedule = 'sample.tick' ORDER BY fire_at"
-                )
-            )
-            return [tuple(row) for row in rows]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("platform")
-
-
-@pytest.fixture(scope="module")
-def database_name(_cloned: Callable[[], str]) -> str:
-    return _cloned()
-
-
-@pytest.fixture(scope="module")
-def _platform(
-    folder: Path, database_name: str, url_for: Callable[[str, str], str], own_redis: EmbeddedRedis
-) -> Iterator[Platform]:
-    database = engine_for(url_for("kitaab_admin", database_name))
-    with database.begin() as connection:
-        connection.execute(text("CREATE TABLE jobs.effects (id bigserial, job text, note text)"))
-        connection.execute(text("GRANT ALL ON jobs.effects, jobs.effects_id_seq TO kitaab_worker"))
-    worker_url = url_for("kitaab_worker", database_name)
-    with celery(folder, worker_url, own_redis.url(0), "tests.runtime.sample_app") as commands:
-        # Beat writes the sample jobs into jobs.kinds, which enqueueing asks.
-        platform = Platform(commands, database, own_redis)
-        _ = platform.beat, platform.worker
-        wait_for(lambda: knows(database, WRITE.name), seconds=A_WHILE)
-        yield platform
-    database.dispose()
-
-
-def knows(database: Engine, job: str) -> bool:
-    with database.connect() as connection:
-        return bool(
-            connection.scalar(text("SELECT count(*) FROM jobs.kinds WHERE name = :job"), {"job": job})
-        )
-
-
-@pytest.fixture
-def platform(_platform: Platform) -> Platform:
-    """The platform, running; what the last test killed is started again."""
-    _platform.ready()
-    return _platform
-
+__all__ = ["_platform", "database_name", "folder", "platform"]
 
 MERIT = """
     INSERT INTO users (user_id, email, password_hash, full_name) VALUES (1, 'amina@example.org', 'x', 'Amina');
@@ -333,7 +206,7 @@ class TestStop:
         note, pid = platform.running()
         assert worker.terminate() == 0
         row = platform.row(note)
-        assert (row.attempt, row.error) == (0, "its worker was stopped while it ran")
+        assert (row.attempt, row.error) == (0, "its worker gave it back")
         assert row.state in ("ready", "published")
         assert is_gone(pid)
         platform.ready()
@@ -341,10 +214,9 @@ class TestStop:
         assert platform.effects(note) == 1
 
     def test_beat(self, platform: Platform) -> None:
-        started = time.monotonic()
-        assert platform.beat.terminate() == 0
-        assert time.monotonic() - started < 10
-        assert "Traceback" not in platform.beat.output
+        beat = platform.beat
+        assert beat.terminate(seconds=10) == 0
+        assert "Traceback" not in beat.output
 
 
 def test_a_job_that_never_ends_is_stopped(platform: Platform) -> None:
@@ -352,6 +224,16 @@ def test_a_job_that_never_ends_is_stopped(platform: Platform) -> None:
     row = platform.wait_until(note, "dead")
     assert row.error == "the job ran longer than its time limit"
     assert platform.effects(note) == 0
+
+
+def test_one_that_is_stopped_in_the_middle_of_a_statement(platform: Platform) -> None:
+    note = platform.add(LONG, job=QUERY)
+    row = platform.wait_until(note, "dead")
+    assert row.error == "the job ran longer than its time limit"
+    assert platform.effects(note) == 0
+    # The process goes on, on another connection.
+    for other in [platform.add() for _ in range(4)]:
+        platform.wait_until(other, "succeeded")
 
 
 def test_a_message_that_comes_twice(platform: Platform) -> None:
@@ -362,6 +244,49 @@ def test_a_message_that_comes_twice(platform: Platform) -> None:
     platform.send(note, id)
     wait_for(lambda: f"action=message_dropped id={id}" in platform.worker.output, seconds=A_WHILE)
     assert platform.effects(note) == 1
+
+
+class TestMessages:
+    """What clients send that know nothing of the ledger."""
+
+    def test_positional_arguments_are_refused(self, platform: Platform) -> None:
+        id = platform.send_raw(WRITE.name, args=["a note"])
+        wait_for(lambda: platform.state(id) == "dead", seconds=A_WHILE)
+        with platform.database.connect() as connection:
+            row = rows.get(connection, id)
+        assert row.error == ("sample.write: arguments have names, and 1 came without: send them as kwargs")
+        assert (row.attempt, row.started_at) == (0, None)
+
+    def test_an_id_that_is_no_uuid(self, platform: Platform) -> None:
+        note = uuid4().hex
+        given = f"order 66/{note}"
+        for _ in range(2):
+            platform.send_raw(WRITE.name, given, kwargs={"note": note})
+        row = platform.wait_until(note, "succeeded")
+        assert row.id == job_id(given)
+        wait_for(lambda: f"action=message_dropped id={row.id}" in platform.worker.output, seconds=A_WHILE)
+        assert platform.effects(note) == 1
+
+    def test_a_job_that_this_version_does_not_know_waits(self, platform: Platform) -> None:
+        id = platform.send_raw("sample.newer", kwargs={"a": 1})
+        row = self.waits(platform, id)
+        assert (row.name, row.args, row.queue) == ("sample.newer", {"a": 1}, "default")
+
+    def test_so_do_many_in_one_message(self, platform: Platform) -> None:
+        with platform.database.begin() as connection:
+            ids = [rows.add(connection, "published", name="sample.newer", args={"n": n}) for n in range(3)]
+        platform.send_raw("sample.newer", kwargs={MANY: [str(id) for id in ids]})
+        assert [self.waits(platform, id).args for id in ids] == [{"n": n} for n in range(3)]
+
+    def waits(self, platform: Platform, id: UUID) -> Any:
+        wait_for(lambda: platform.state(id) == "scheduled", seconds=A_WHILE)
+        with platform.database.begin() as connection:
+            row = rows.get(connection, id)
+            connection.execute(rows.DELETE, {"id": id})
+        assert row.attempt == 0
+        assert row.error == f"no worker of version {VERSION} knows the job 'sample.newer'"
+        assert row.run_at > row.created_at
+        return row
 
 
 class TestCommands:
@@ -375,8 +300,8 @@ class TestCommands:
             "kitaab_jobs",
         )
         words = [
-            ("inspect", "ping"),
-            ("status",),
+            ("inspect", "ping", "--timeout", "10"),
+            ("status", "--timeout", "10"),
             ("report",),
             ("call", "progress.refresh", "--kwargs", '{"limit": 3}'),
         ]
@@ -406,7 +331,7 @@ class TestCommands:
             (
                 "beat",
                 "redis://localhost:99999/0",
-                "error: KITAAB_REDIS_URL: redis://localhost:99999/0 is not a URL",
+                "error: KITAAB_REDIS_URL: redis://... is not a URL",
             ),
         ]
         with ThreadPoolExecutor() as threads:

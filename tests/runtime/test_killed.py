@@ -6,18 +6,25 @@ import os
 import subprocess
 import sys
 import textwrap
+from uuid import uuid4
 
+import pytest
 from sqlalchemy import Engine, text
+from sqlalchemy.orm import Session
 
-from kitaab_jobs.contract import PROGRESS_REFRESH
-from kitaab_jobs.runtime import ledger
+from kitaab_jobs.contract import PROGRESS_REFRESH, QUEUES
+from kitaab_jobs.runtime import outbox
 from kitaab_jobs.runtime.execute import execute
+from kitaab_jobs.runtime.messages import MANY, fill
 from tests.runtime import rows
-from tests.runtime.forking import STEPS, Done
+from tests.runtime.doing import SMALL, Done, leave, notes, runner, succeed
+from tests.runtime.forking import STEPS
 
+# Nobody is waited for.
+NOW = outbox.Patience(running=-1)
 # What the row says after a death at each step.
 LEFT = {
-    "claiming": ("published", 0),
+    "claiming": ("running", 1),  # a statement that commits by itself
     "claimed": ("running", 1),
     "worked": ("running", 1),
     "finishing": ("running", 1),
@@ -29,35 +36,94 @@ def url(engine: Engine) -> str:
     return engine.url.render_as_string(hide_password=False)
 
 
-def notes(engine: Engine) -> list[str]:
-    with engine.connect() as connection:
-        return sorted(connection.scalars(text("SELECT note FROM jobs.effects")))
+def die(engine: Engine, *words: str) -> int:
+    """Run these messages, and return how many processes have died of it."""
+    program = [sys.executable, "-m", "tests.runtime.forking", url(engine), *words]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout.split()[-1])
 
 
 def test_at_each_step(effects: Engine, worker_engine: Engine) -> None:
     with effects.begin() as connection:
         ids = {step: rows.add(connection, "published") for step in STEPS}
-    words = [f"{step}={id}" for step, id in ids.items()]
-    program = [sys.executable, "-m", "tests.runtime.forking", url(worker_engine), *words]
-    done = subprocess.run(program, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
+    assert die(worker_engine, *[f"{step}={id}" for step, id in ids.items()]) == len(STEPS)
 
     with effects.begin() as connection:
         found = {step: rows.get(connection, id) for step, id in ids.items()}
         assert {step: (row.state, row.attempt) for step, row in found.items()} == LEFT
         assert notes(effects) == ["committed"]
-        rescued = ledger.rescue_running(connection, ledger.Patience(running=0))
-        assert {id for id, *_ in rescued} == {ids["claimed"], ids["worked"], ids["finishing"]}
+        rescued = outbox.rescue_running(connection, NOW)
+        assert {job.id for job in rescued} == {id for step, id in ids.items() if step != "committed"}
 
-    def again(session: object, now: object, payload: object) -> Done:
-        session.execute(text("INSERT INTO jobs.effects (note) VALUES ('again')"))  # type: ignore[attr-defined]
+    def again(session: Session, now: object, payload: object) -> Done:
+        leave(session, "again")
         return Done()
 
     for id in ids.values():
-        execute(PROGRESS_REFRESH, again, id, {}, engine=worker_engine, worker="w@here/2")
+        execute(runner(worker_engine, PROGRESS_REFRESH, again), id, {})
     with effects.connect() as connection:
         assert {rows.state(connection, id) for id in ids.values()} == {"succeeded"}
-    assert notes(effects) == [*["again"] * 4, "committed"]
+    assert sorted(notes(effects)) == [*["again"] * 4, "committed"]
+
+
+def test_while_the_row_of_a_message_is_written(effects: Engine, worker_engine: Engine) -> None:
+    """It had no row yet, and has none then; its message, which nobody has acknowledged, comes again."""
+    id = uuid4()
+    assert die(worker_engine, f"recording={id}") == 1
+    with effects.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM jobs.jobs")) == 0
+    execute(runner(worker_engine, PROGRESS_REFRESH, succeed), id, {})
+    with effects.connect() as connection:
+        assert (rows.state(connection, id), rows.get(connection, id).attempt) == ("succeeded", 1)
+    assert notes(effects) == ["done"]
+
+
+@pytest.mark.parametrize("place", [0, 2])
+def test_in_the_middle_of_a_batch(effects: Engine, worker_engine: Engine, place: int) -> None:
+    """As the relay and the rescue go on from there: the poison ends dead, and who was with it knows nothing of it."""
+    payloads = [{"note": f"n{n}"} for n in range(4)]
+    payloads.insert(place, {"note": "poison", "do": "die"})
+    with effects.begin() as connection:
+        common = {"name": SMALL.name, "max_attempts": SMALL.max_attempts}
+        ids = [
+            rows.add(connection, "ready", args=payload, due=-n, **common)
+            for n, payload in enumerate(payloads)
+        ]
+    innocent = [id for id in ids if id != ids[place]]
+
+    [message] = messages(effects)
+    assert die(worker_engine, message) == 1
+    assert notes(effects) == []
+    with effects.begin() as connection:
+        assert {rows.get(connection, id).attempt for id in ids} == {1}
+        assert len(outbox.rescue_running(connection, NOW)) == 5
+        for id in ids:
+            row = rows.get(connection, id)
+            assert (row.state, row.attempt, row.alone) == ("ready", 0, True)
+
+    assert die(worker_engine, message) == 0, "the old message comes again: each is to be alone"
+    deaths = []
+    while sent := messages(effects):
+        deaths.append(die(worker_engine, *sent))
+        with effects.begin() as connection:
+            outbox.rescue_running(connection, NOW)
+    assert deaths == [1, 1, 1]
+    with effects.connect() as connection:
+        for id in innocent:
+            assert (rows.state(connection, id), rows.get(connection, id).attempt) == ("succeeded", 1)
+        row = rows.get(connection, ids[place])
+    assert (row.state, row.attempt) == ("dead", SMALL.max_attempts)
+    assert row.error.endswith("stopped while it ran this job (attempt 3 of 3)")
+    assert sorted(notes(effects)) == ["n0", "n1", "n2", "n3"]
+
+
+def messages(engine: Engine) -> list[str]:
+    """What the relay would publish now, as `forking` wants it."""
+    with engine.begin() as connection:
+        ready = outbox.take(connection, {"default": 100}, QUEUES.values(), limited_kinds=False)
+    sent = fill(ready, {SMALL.name: SMALL}, {})
+    return ["batch=" + ",".join(message.args.get(MANY, [str(message.id)])) for message in sent]
 
 
 FORK = """

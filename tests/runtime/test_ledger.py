@@ -9,58 +9,68 @@ from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import Connection, Engine, text
-from sqlalchemy.orm import Session
 
 from kitaab_jobs import contract
-from kitaab_jobs.runtime import ledger
+from kitaab_jobs.runtime import ledger, outbox
+from kitaab_jobs.runtime.outcome import Outcome
 from tests.runtime import rows
 
 Operation = Callable[[Connection, UUID], object]
 LAST = {"attempt": 5, "max_attempts": 5}
 
 
+def settling(outcome: Outcome) -> Operation:
+    def settle(connection: Connection, id: UUID) -> object:
+        return ledger.settle(connection, [ledger.Settled(rows.claim_of(connection, id), outcome)])
+
+    return settle
+
+
 def _finish(connection: Connection, id: UUID) -> object:
-    return ledger.finish(Session(connection), rows.claim_of(connection, id), {"done": 1})
-
-
-def _fail(connection: Connection, id: UUID) -> object:
-    return ledger.fail(connection, rows.claim_of(connection, id), "it broke", permanent=False)
-
-
-def _refuse(connection: Connection, id: UUID) -> object:
-    return ledger.fail(connection, rows.claim_of(connection, id), "never", permanent=True)
+    return ledger.finish(connection, rows.claim_of(connection, id), {"done": 1})
 
 
 def _publish(connection: Connection, id: UUID) -> object:
-    return ledger.take_ready(connection, 1000)
+    """A pass of the relay."""
+    outbox.promote(connection, 1000)
+    outbox.release_groups(connection, 1000)
+    return outbox.take(connection, {"default": 1000}, contract.QUEUES.values(), limited_kinds=True)
 
 
 def _claim(connection: Connection, id: UUID) -> object:
-    return ledger.claim(connection, id, "w@there/2")
+    return ledger.claim(connection, [id], "w@there/2")
+
+
+def _claim_many(connection: Connection, id: UUID) -> object:
+    return ledger.claim(connection, [uuid4(), id], "w@there/2")
 
 
 def _release(connection: Connection, id: UUID) -> object:
-    return ledger.release(connection, rows.claim_of(connection, id), "stopped")
+    return ledger.release(connection, [rows.claim_of(connection, id)])
 
 
 def _beat(connection: Connection, id: UUID) -> object:
-    return ledger.beat(connection, rows.claim_of(connection, id))
+    return ledger.beat(connection, [ledger.Pulse(rows.claim_of(connection, id))])
 
 
 def _rescue_running(connection: Connection, id: UUID) -> object:
-    return ledger.rescue_running(connection, ledger.PATIENCE)
+    return outbox.rescue_running(connection, outbox.PATIENCE)
 
 
 def _rescue_published(connection: Connection, id: UUID) -> object:
-    return ledger.rescue_published(connection, ["default"], ledger.PATIENCE)
+    return outbox.rescue_published(connection, ["default"], outbox.PATIENCE)
 
 
 def _postpone(connection: Connection, id: UUID) -> None:
-    ledger.postpone(connection, id, "no such queue")
+    ledger.postpone(connection, id, "sample.new", {}, "default", "nobody knows it")
 
 
 def _record(connection: Connection, id: UUID) -> None:
     ledger.record(connection, id, contract.PROGRESS_REFRESH, {})
+
+
+def _refuse(connection: Connection, id: UUID) -> None:
+    ledger.refuse(connection, id, contract.PROGRESS_REFRESH, "it cannot be run")
 
 
 # operation, and the new state from scheduled (and due), ready, published, running, succeeded, dead,
@@ -68,15 +78,18 @@ def _record(connection: Connection, id: UUID) -> None:
 TABLE: list[tuple[str, Operation, str]] = [
     ("publish", _publish, "published published . . . . ."),
     ("claim", _claim, ". running running . . . ."),
+    ("claim in a batch", _claim_many, ". running running . . . ."),
     ("finish", _finish, ". . . succeeded . . ."),
-    ("fail", _fail, ". . . scheduled . . ."),
-    ("refuse", _refuse, ". . . dead . . ."),
+    ("try again", settling(Outcome("scheduled", wait=9, error="it broke")), ". . . scheduled . . ."),
+    ("give up", settling(Outcome("dead", error="never")), ". . . dead . . ."),
+    ("stop", settling(Outcome("cancelled", error="stopped")), ". . . cancelled . . ."),
     ("release", _release, ". . . ready . . ."),
     ("beat", _beat, ". . . running . . ."),
     ("rescue running", _rescue_running, ". . . ready . . ."),
     ("rescue published", _rescue_published, ". . ready . . . ."),
-    ("postpone", _postpone, ". . scheduled . . . ."),
+    ("postpone", _postpone, ". scheduled scheduled . . . ."),
     ("record", _record, ". . . . . . ."),
+    ("refuse", _refuse, ". . . . . . ."),
 ]
 CELLS = [
     pytest.param(operation, before, after, id=f"{name}: {before}")
@@ -99,16 +112,6 @@ def test_cell(connection: Connection, operation: Operation, before: str, after: 
         assert (now.finished_at is not None) == (after in rows.ENDED)
 
 
-@pytest.mark.parametrize("operation", [_fail, _refuse, _rescue_running])
-def test_last_attempt_ends_dead(connection: Connection, operation: Operation) -> None:
-    id = rows.add(connection, "running", age=3600, **LAST)
-    operation(connection, id)
-    row = rows.get(connection, id)
-    assert row.state == "dead"
-    assert row.finished_at is not None
-    assert row.error
-
-
 @pytest.mark.parametrize("operation", [_publish, _rescue_published, _rescue_running, _beat])
 def test_publishing_costs_no_attempt(connection: Connection, operation: Operation) -> None:
     for before in ("ready", "published", "running"):
@@ -120,16 +123,52 @@ def test_publishing_costs_no_attempt(connection: Connection, operation: Operatio
 class TestClaim:
     def test_says_who_runs_it_since_when_and_how_often(self, connection: Connection) -> None:
         id = rows.add(connection, "published", attempt=1, args={"limit": 5}, schedule="nightly")
-        claim = ledger.claim(connection, id, "w@there/2")
-        assert claim is not None
+        [claim] = ledger.claim(connection, [id], "w@there/2")
         assert (claim.id, claim.name, claim.args) == (id, "progress.refresh", {"limit": 5})
         assert (claim.attempt, claim.max_attempts, claim.schedule) == (2, 5, "nightly")
         row = rows.get(connection, id)
-        assert (row.worker, row.attempt, row.error) == ("w@there/2", 2, None)
+        assert (row.worker, row.attempt, row.error, row.in_batch) == ("w@there/2", 2, None, False)
         assert row.heartbeat_at == row.started_at == claim.started_at
 
+    def test_forgets_what_the_last_attempt_said(self, connection: Connection) -> None:
+        id = rows.add(connection, "published", attempt=1)
+        connection.execute(
+            text("UPDATE jobs.jobs SET error = 'it broke', progress_done = 3, progress_total = 9")
+        )
+        ledger.claim(connection, [id], "w")
+        row = rows.get(connection, id)
+        assert (row.error, row.progress_done, row.progress_total) == (None, None, None)
+
     def test_no_such_job(self, connection: Connection) -> None:
-        assert ledger.claim(connection, uuid4(), "w") is None
+        assert ledger.claim(connection, [uuid4()], "w") == []
+
+    def test_many_in_the_order_of_the_message(self, connection: Connection) -> None:
+        ids = [rows.add(connection, "published", attempt=n) for n in range(6)]
+        asked = [ids[4], ids[1], uuid4(), ids[5], ids[0]]
+        claims = ledger.claim(connection, asked, "w")
+        assert [claim.id for claim in claims] == [ids[4], ids[1], ids[5], ids[0]]
+        assert [claim.attempt for claim in claims] == [5, 2, 6, 1]
+        assert all(rows.get(connection, claim.id).in_batch for claim in claims)
+        assert {rows.state(connection, id) for id in (ids[2], ids[3])} == {"published"}
+
+    def test_what_is_to_be_alone_is_left_out_of_a_batch(self, connection: Connection) -> None:
+        """A message from before its last batch died may still come."""
+        alone, other = rows.add(connection, "published", alone=True), rows.add(connection, "published")
+        assert [claim.id for claim in ledger.claim(connection, [alone, other], "w")] == [other]
+        assert [claim.id for claim in ledger.claim(connection, [alone], "w")] == [alone]
+        assert not rows.get(connection, alone).in_batch
+
+    def test_what_is_counted_starts_only_when_the_relay_has_counted_it(
+        self, connection: Connection, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        by_kind = {
+            each: rows.add(connection, each, limit_key="sample.few") for each in ("ready", "published")
+        }
+        by_queue = {each: rows.add(connection, each, queue="narrow") for each in ("ready", "published")}
+        monkeypatch.setattr(ledger, "_LIMITED_QUEUES", ["narrow"])
+        ids = [*by_kind.values(), *by_queue.values()]
+        claimed = {claim.id for claim in ledger.claim(connection, ids, "w")}
+        assert claimed == {by_kind["published"], by_queue["published"]}
 
     def test_of_many_at_once_one_gets_it(self, database: Engine) -> None:
         with database.begin() as connection:
@@ -141,190 +180,80 @@ class TestClaim:
             with database.connect() as connection:
                 for id in ids:
                     barrier.wait()
-                    if ledger.claim(connection, id, f"w{worker}"):
-                        won.append(id)
+                    won.extend(claim.id for claim in ledger.claim(connection, [id], f"w{worker}"))
                     connection.commit()
 
-        threads = [threading.Thread(target=take, args=(n,)) for n in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        at_once(*[lambda n=n: take(n) for n in range(8)])
         assert Counter(won) == Counter(ids)
         with database.connect() as connection:
             assert {rows.get(connection, id).attempt for id in ids} == {1}
 
+    def test_batches_that_overlap_do_not_deadlock(self, database: Engine) -> None:
+        with database.begin() as connection:
+            ids = [rows.add(connection, "published") for _ in range(60)]
+        barrier = threading.Barrier(4)
+        won: list[UUID] = []
 
-class TestAttempt:
-    """What an earlier attempt has to say about a job counts no more."""
+        def take(turned: list[UUID]) -> None:
+            with database.connect() as connection:
+                for start in range(0, len(ids), 20):
+                    barrier.wait()
+                    won.extend(
+                        claim.id for claim in ledger.claim(connection, turned[start : start + 20], "w")
+                    )
+                    connection.commit()
 
-    @pytest.mark.parametrize("earlier", [0, 1, 3])
-    def test_finish_fail_release_and_beat_of_another_attempt(
-        self, connection: Connection, earlier: int
-    ) -> None:
-        id = rows.add(connection, "running", attempt=2)
-        was = rows.get(connection, id)
-        other = rows.claim_of(connection, id, attempt=earlier)
-        assert not ledger.finish(Session(connection), other, {})
-        assert ledger.fail(connection, other, "late", permanent=False) is None
-        assert ledger.fail(connection, other, "late", permanent=True) is None
-        assert ledger.release(connection, other, "late") is None
-        assert not ledger.beat(connection, other)
-        assert rows.get(connection, id) == was
-
-    def test_the_claims_own(self, connection: Connection) -> None:
-        id = rows.add(connection, "running", attempt=2)
-        claim = rows.claim_of(connection, id)
-        assert ledger.beat(connection, claim)
-        assert ledger.finish(Session(connection), claim, {"done": 3})
-        assert rows.get(connection, id).result == {"done": 3}
+        at_once(*[lambda n=n: take(ids if n % 2 else ids[::-1]) for n in range(4)])
+        assert Counter(won) == Counter(ids)
 
 
-class TestFail:
-    @pytest.mark.parametrize(
-        ("attempt", "least", "most"),
-        [(1, 1, 2), (2, 2, 4), (3, 4, 8), (5, 16, 32), (12, 1800, 3600), (30, 1800, 3600)],
-    )
-    def test_waits_longer_each_time(
-        self, connection: Connection, attempt: int, least: float, most: float
-    ) -> None:
-        waits = set()
-        for _ in range(20):
-            id = rows.add(connection, "running", attempt=attempt, max_attempts=99)
-            claim = rows.claim_of(connection, id)
-            assert ledger.fail(connection, claim, "it broke", permanent=False) == "scheduled"
-            waited = connection.scalar(
-                text("SELECT extract(epoch FROM run_at - clock_timestamp()) FROM jobs.jobs WHERE id = :id"),
-                {"id": id},
-            )
-            assert waited is not None
-            waits.add(float(waited))
-        assert least - 1 <= min(waits)
-        assert max(waits) <= most
-        assert max(waits) - min(waits) > (most - least) / 10, "jobs that failed together come back together"
-
-    def test_is_not_published_before_its_time(self, connection: Connection) -> None:
-        id = rows.add(connection, "running", attempt=3)
-        ledger.fail(connection, rows.claim_of(connection, id), "it broke", permanent=False)
-        assert id not in {row.id for row in ledger.take_ready(connection, 1000)}
-
-    @pytest.mark.parametrize("message", ["a\0b", "half \ud800 pair", "x" * 50_000])
-    def test_takes_any_message(self, connection: Connection, message: str) -> None:
-        id = rows.add(connection, "running")
-        assert ledger.fail(connection, rows.claim_of(connection, id), message, permanent=True) == "dead"
-        assert 0 < len(rows.get(connection, id).error) <= 10_000
+def at_once(*calls: Callable[[], object]) -> None:
+    threads = [threading.Thread(target=call) for call in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
-def test_release_gives_the_attempt_back(connection: Connection) -> None:
-    id = rows.add(connection, "running", **LAST)
-    assert ledger.release(connection, rows.claim_of(connection, id), "its worker stops") == "ready"
-    row = rows.get(connection, id)
-    assert (row.attempt, row.error) == (4, "its worker stops")
-    claim = ledger.claim(connection, id, "w")
-    assert claim is not None
-    assert claim.attempt == 5
-
-
-class TestPublish:
-    def test_by_priority_then_age(self, connection: Connection) -> None:
-        ids = {
-            name: rows.add(connection, "ready", priority=priority, due=due)
-            for name, priority, due in [
-                ("old", 0, 900),
-                ("older", 0, 1000),
-                ("first", 9, 1),
-                ("last", -1, 5000),
-            ]
-        }
-        # Rows that lie elsewhere in the table, so that the order of the heap is another one.
-        connection.execute(text("UPDATE jobs.jobs SET worker = 'moved' WHERE id = :id"), {"id": ids["first"]})
-        taken = [row.id for row in ledger.take_ready(connection, 1000) if row.id in ids.values()]
-        assert taken == [ids[name] for name in ("first", "older", "old", "last")]
-
-    def test_many_in_order(self, connection: Connection) -> None:
-        connection.execute(
-            text(
-                """
-                INSERT INTO jobs.jobs (id, name, queue, state, max_attempts, priority)
-                SELECT gen_random_uuid(), 'progress.refresh', 'default', 'ready', 5, n * 7919 % 1000
-                FROM generate_series(1, 1000) AS n
-                """
-            )
-        )
-        connection.execute(text("ANALYZE jobs.jobs"))
-        taken = ledger.take_ready(connection, 500)
-        wanted = connection.scalars(
-            text("SELECT id FROM jobs.jobs ORDER BY priority DESC, run_at, id LIMIT 500")
-        ).all()
-        assert [row.id for row in taken] == list(wanted)
-
-    def test_not_before_run_at(self, connection: Connection) -> None:
-        waits = rows.add(connection, "scheduled", due=-60)
-        assert waits not in {row.id for row in ledger.take_ready(connection, 1000)}
-
-    def test_takes_a_batch_at_most(self, connection: Connection) -> None:
-        for _ in range(5):
-            rows.add(connection, "ready")
-        assert len(ledger.take_ready(connection, 3)) == 3
-
-
-class TestRescue:
-    """Each rule at both sides of its limit."""
-
-    def test_a_heartbeat_that_is_only_late(self, connection: Connection) -> None:
-        late, lost = rows.add(connection, "running", age=29), rows.add(connection, "running", age=31)
-        rescued = ledger.rescue_running(connection, ledger.PATIENCE)
-        assert [(id, state) for id, _, state in rescued] == [(lost, "ready")]
-        assert rows.state(connection, late) == "running"
-        assert "w@here/1 stopped while it ran this job (attempt 1 of 5)" in rows.get(connection, lost).error
-
-    def test_a_beat_saves_it(self, connection: Connection) -> None:
-        id = rows.add(connection, "running", age=100)
-        assert ledger.beat(connection, rows.claim_of(connection, id))
-        assert ledger.rescue_running(connection, ledger.PATIENCE) == []
-
-    def test_a_message_in_an_empty_queue(self, connection: Connection) -> None:
-        fresh = rows.add(connection, "published", age=29)
-        assert ledger.queues_with_unstarted(connection, ledger.PATIENCE) == []
-        lost = rows.add(connection, "published", age=31)
-        assert ledger.queues_with_unstarted(connection, ledger.PATIENCE) == ["default"]
-        assert [id for id, *_ in ledger.rescue_published(connection, ["default"], ledger.PATIENCE)] == [lost]
-        assert rows.state(connection, fresh) == "published"
-
-    def test_a_message_that_may_still_wait(self, connection: Connection) -> None:
-        waits = rows.add(connection, "published", age=599)
-        elsewhere = rows.add(connection, "published", age=599, queue="long")
-        assert [id for id, *_ in ledger.rescue_published(connection, ["long"], ledger.PATIENCE)] == [
-            elsewhere
+class TestBeat:
+    def test_one_statement_for_many(self, connection: Connection) -> None:
+        ids = [rows.add(connection, "running", age=100) for _ in range(3)]
+        to_stop = rows.add(connection, "running", age=100, to_cancel=True)
+        lost = rows.add(connection, "running", age=100, attempt=2)
+        pulses = [
+            ledger.Pulse(rows.claim_of(connection, ids[0]), 5, 10),
+            ledger.Pulse(rows.claim_of(connection, ids[1]), 7),
+            ledger.Pulse(rows.claim_of(connection, ids[2])),
+            ledger.Pulse(rows.claim_of(connection, to_stop)),
+            ledger.Pulse(rows.claim_of(connection, lost, attempt=1), 1, 1),
         ]
-        assert rows.state(connection, waits) == "published"
+        assert ledger.beat(connection, pulses) == dict.fromkeys(ids, False) | {to_stop: True}
+        found = [rows.get(connection, id) for id in ids]
+        assert [(row.progress_done, row.progress_total) for row in found] == [
+            (5, 10),
+            (7, None),
+            (None, None),
+        ]
+        assert len({row.heartbeat_at for row in found}) == 1
+        assert found[0].heartbeat_at > found[0].started_at
+        left = rows.get(connection, lost)
+        assert (left.progress_done, left.heartbeat_at) == (None, left.started_at)
 
-    def test_a_message_so_old_that_it_is_lost_for_sure(self, connection: Connection) -> None:
-        id = rows.add(connection, "published", age=601)
-        assert [found for found, *_ in ledger.rescue_published(connection, [], ledger.PATIENCE)] == [id]
-
-    def test_patience_is_a_parameter(self, connection: Connection) -> None:
-        rows.add(connection, "running", age=3)
-        rows.add(connection, "published", age=3)
-        hasty = ledger.Patience(running=2, published=2)
-        assert len(ledger.rescue_running(connection, hasty)) == 1
-        assert ledger.queues_with_unstarted(connection, hasty) == ["default"]
-        assert len(ledger.rescue_published(connection, ["default"], hasty)) == 1
-
-
-class TestRecord:
-    def test_writes_what_came_as_a_message_only(self, connection: Connection) -> None:
-        id = uuid4()
-        ledger.record(connection, id, contract.PROGRESS_RECONCILE, {})
+    def test_progress_that_was_not_said_again_stays(self, connection: Connection) -> None:
+        id = rows.add(connection, "running")
+        claim = rows.claim_of(connection, id)
+        ledger.beat(connection, [ledger.Pulse(claim, 5, 10)])
+        ledger.beat(connection, [ledger.Pulse(claim, 6)])
         row = rows.get(connection, id)
-        assert (row.name, row.state, row.queue, row.max_attempts, row.attempt) == (
-            "progress.reconcile", "published", "long", 5, 0,
-        )  # fmt: skip
+        assert (row.progress_done, row.progress_total) == (6, 10)
 
-    def test_a_job_that_the_database_does_not_know_yet(self, connection: Connection) -> None:
-        id = uuid4()
-        ledger.record(connection, id, contract.Job("sample.new", "just deployed", queue="long"), {"a": 1})
-        assert rows.get(connection, id).args == {"a": 1}
+
+def test_ended(connection: Connection) -> None:
+    id = rows.add(connection, "running")
+    assert ledger.ended(connection, id) == ("running", None, None)
+    ledger.finish(connection, rows.claim_of(connection, id), {"done": 1})
+    assert ledger.ended(connection, id) == ("succeeded", {"done": 1}, None)
+    assert ledger.ended(connection, uuid4()) is None
 
 
 def test_touch_is_one_row_a_process(connection: Connection) -> None:

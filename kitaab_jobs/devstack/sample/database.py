@@ -14,15 +14,13 @@ from psycopg.types.json import Jsonb
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
+from kitaab_jobs.db import locks
 from kitaab_jobs.db.engines import libpq_url
-from kitaab_jobs.db.retries import is_connection_loss, is_contention, sqlstate
+from kitaab_jobs.db.refusals import explain, reason
+from kitaab_jobs.db.retries import sqlstate
 from kitaab_jobs.devstack.sample.lanes import Connection
 from kitaab_jobs.devstack.sample.rows import COLUMNS, Keys
 from kitaab_jobs.errors import KitaabError, ServerError
-from kitaab_jobs.settings import redacted
-
-# One load at a time in a database.
-LOAD_LOCK = 5_472_002
 
 # Rows of audit_log: the first is committed with the first lane, the second with the last rows.
 BEGUN = "sample begun"
@@ -72,36 +70,18 @@ def explained(engine_or_url: Engine | str) -> Iterator[None]:
 
 
 def _meaning(error: psycopg.Error | DBAPIError, url: str) -> KitaabError:
-    cause = getattr(error, "orig", None) or error
-    diagnosis = getattr(cause, "diag", None)
-    # Not the details: they quote rows.
-    said = getattr(diagnosis, "message_primary", None) or str(cause).strip().partition("\n")[0]
-    state = sqlstate(error)
-    if is_connection_loss(error):
+    if sqlstate(error) == "23505":  # unique violation
         return ServerError(
-            f"PostgreSQL at {redacted(url)} cannot be used: {said}", remedy="see 'kitaab-jobs doctor'"
+            f"another program wrote to the same tables: {reason(error)}",
+            remedy="stop it, or wait, and try again",
         )
-    if state in ("42P01", "3F000"):  # undefined table, schema
-        return ServerError(
-            f"the database at {redacted(url)} has no tables of Kitaab",
-            remedy="run 'kitaab-jobs migrate' first",
-        )
-    if state == "42501":  # insufficient privilege
-        return ServerError(
-            f"sample data is loaded by the owner of the tables: {said}",
-            remedy="set KITAAB_ADMIN_URL to the owner's address",
-        )
-    if is_contention(error) or state == "23505":  # unique violation
-        return ServerError(
-            f"another program wrote to the same tables: {said}", remedy="stop it, or wait, and try again"
-        )
-    return ServerError(f"PostgreSQL refused the sample data: {said}", remedy="see 'kitaab-jobs doctor'")
+    return explain(error, url, setting="KITAAB_ADMIN_URL")
 
 
 @contextmanager
 def alone(connection: Connection) -> Iterator[None]:
     """Keep other loads out of this database until the block is left; raise `KitaabError` if one runs."""
-    found = connection.execute("SELECT pg_try_advisory_lock(%s)", (LOAD_LOCK,)).fetchone()
+    found = connection.execute("SELECT pg_try_advisory_lock(%s)", (locks.LOAD_SAMPLE,)).fetchone()
     connection.commit()
     if not (found and found[0]):
         raise KitaabError(
@@ -112,7 +92,7 @@ def alone(connection: Connection) -> Iterator[None]:
     finally:
         if not connection.closed:
             connection.rollback()
-            connection.execute("SELECT pg_advisory_unlock(%s)", (LOAD_LOCK,))
+            connection.execute("SELECT pg_advisory_unlock(%s)", (locks.LOAD_SAMPLE,))
             connection.commit()
 
 

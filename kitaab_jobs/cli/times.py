@@ -1,0 +1,43 @@
+"""Times as people type them: 90s, 12h, 30d; and 2026-11-23T07:00Z."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+
+from kitaab_jobs.errors import UsageError
+
+_SPAN = re.compile(r"(\d+)\s*([smhdw])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+# Longer ago than anything here; far below what PostgreSQL and Python can count.
+LONGEST = dt.timedelta(days=36_500)
+
+
+def span(text: str, option: str) -> dt.timedelta:
+    """Return the time in "90s", "15m", "12h", "30d" or "4w"; raise `UsageError` where it is none or too long."""
+    match = _SPAN.fullmatch(text.strip().lower())
+    if match is None:
+        raise UsageError(f"{option} {text!r} is not a time", remedy="write it like 90s, 15m, 12h, 30d or 4w")
+    try:
+        found = dt.timedelta(**{_UNITS[match[2]]: int(match[1])})
+    except (OverflowError, ValueError):
+        found = dt.timedelta.max
+    if found > LONGEST:
+        raise UsageError(f"{option} {text[:40]!r} is too long", remedy=f"at most {LONGEST.days}d")
+    return found
+
+
+def instant(text: str, option: str) -> dt.datetime:
+    """Return the aware time in `text`; raise `UsageError` where it has no zone or cannot be read."""
+    try:
+        found = dt.datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise UsageError(
+            f"{option} {text!r} is not a time", remedy="write it like 2026-11-23T07:00Z"
+        ) from None
+    if found.tzinfo is None:
+        raise UsageError(f"{option} {text!r} has no offset", remedy=f"write {text}Z or {text}+05:00")
+    try:
+        return found.astimezone(dt.UTC)
+    except OverflowError:
+        raise UsageError(f"{option} {text!r} is beyond the calendar", remedy="give a nearer time") from None

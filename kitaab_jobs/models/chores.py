@@ -1,0 +1,92 @@
+"""What the jobs keep for themselves: deliveries of reminders, marks of progress, partitioned tables."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    ForeignKey,
+    Identity,
+    String,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from kitaab_jobs.models.base import (
+    Base,
+    Big,
+    Day,
+    Id,
+    Instant,
+    Long,
+    Now,
+    check,
+    enum,
+    index,
+)
+
+SCHEMA = {"schema": "jobs"}
+DeliveryState = enum(
+    "delivery_state", "pending", "sending", "sent", "failed", "missed", "unknown", schema="jobs"
+)
+
+
+class Delivery(Base):
+    """One reminder to one person over one channel, and how it ended."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (
+        UniqueConstraint("notification_id", "channel", "due_at", name="uq_deliveries_due"),
+        check("deliveries_finished_when_ended", "(state IN ('pending', 'sending')) = (finished_at IS NULL)"),
+        check(
+            "deliveries_reason_when_not_sent",
+            "state IN ('pending', 'sending', 'sent') OR reason IS NOT NULL",
+        ),
+        index("uq_deliveries_day", "user_id", "due_date", "channel", where="state <> 'missed'", unique=True),
+        index("idx_deliveries_open", "created_at", where="state IN ('pending', 'sending')"),
+        index("idx_deliveries_notification", "notification_id"),
+        index("idx_deliveries_user_id", "user_id"),
+        SCHEMA,
+    )
+
+    delivery_id: Mapped[Id]
+    notification_id: Mapped[Big] = mapped_column(
+        ForeignKey("notifications.notification_id", ondelete="CASCADE")
+    )
+    user_id: Mapped[Big] = mapped_column(ForeignKey("users.user_id", ondelete="CASCADE"))
+    channel: Mapped[str] = mapped_column(String(32))
+    due_at: Mapped[Instant]
+    due_date: Mapped[Day]
+    state: Mapped[str] = mapped_column(DeliveryState, server_default=text("'pending'"))
+    reason: Mapped[Long | None]
+    created_at: Mapped[Now]
+    finished_at: Mapped[Instant | None]
+
+
+class ProgressMark(Base):
+    """A promise that what it names is computed again. Only added and taken away, never merged."""
+
+    __tablename__ = "progress_marks"
+    __table_args__ = (
+        check("progress_marks_kind_check", "kind IN ('item', 'merit', 'target')"),
+        {**SCHEMA, "comment": "what progress.refresh has yet to compute again"},
+    )
+
+    progress_mark_id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    subject_id: Mapped[Big]
+    marked_at: Mapped[Now]
+
+
+class PartitionedTable(Base):
+    """A table of which jobs.make_partition may make partitions, and the column that decides."""
+
+    __tablename__ = "partitioned_tables"
+    __table_args__ = (
+        check("partitioned_tables_key_type_check", "key_type IN ('date', 'timestamptz')"),
+        {**SCHEMA, "comment": "the tables of which jobs.make_partition makes partitions"},
+    )
+
+    table_name: Mapped[str] = mapped_column(String(63), primary_key=True)
+    key_column: Mapped[str] = mapped_column(String(63))
+    key_type: Mapped[str] = mapped_column(String(63))

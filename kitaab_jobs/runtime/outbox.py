@@ -1,0 +1,341 @@
+"""What the relay does with jobs.jobs: which jobs are due, which may go out, and which were lost on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ARRAY, Connection, Integer, String, bindparam, text
+
+from kitaab_jobs.contract import Job, Queue
+from kitaab_jobs.db import locks
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """After how many seconds the rescue takes something for lost."""
+
+    # Ten beats late: a pause of the machine is not yet a death. With the time to the next look of the rescue it
+    # stays below half a minute.
+    running: float = 20
+    # A message that is not started by then may be lost; where messages still wait, it is only late.
+    published: float = 30
+    published_for_sure: float = 600
+
+
+PATIENCE = Patience()
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A job to publish."""
+
+    id: UUID
+    name: str
+    args: dict[str, Any]
+    queue: str
+    alone: bool
+    canvas: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rescued:
+    """A job that was lost and is found."""
+
+    id: UUID
+    name: str
+    state: str
+
+
+_PROMOTE = text(
+    """
+    WITH due AS (
+        SELECT id FROM jobs.jobs
+        WHERE state = 'scheduled' AND after_group IS NULL AND run_at <= now()
+        ORDER BY run_at LIMIT :limit
+        FOR UPDATE SKIP LOCKED
+    )
+    UPDATE jobs.jobs AS j SET state = 'ready' FROM due WHERE j.id = due.id
+    """
+)
+
+# Each group that is waited for is asked once, however many jobs wait for it: the recursion steps from one
+# name to the next along the index. A dead job keeps its group open until it is replayed or cancelled.
+_OPEN_GROUPS = text(
+    """
+    WITH RECURSIVE waited AS (
+        (SELECT after_group FROM jobs.jobs WHERE state = 'scheduled' AND after_group IS NOT NULL
+         ORDER BY after_group LIMIT 1)
+        UNION ALL
+        SELECT (SELECT j.after_group FROM jobs.jobs AS j
+                WHERE j.state = 'scheduled' AND j.after_group > waited.after_group
+                ORDER BY j.after_group LIMIT 1)
+        FROM waited WHERE waited.after_group IS NOT NULL
+    )
+    SELECT after_group FROM waited
+    WHERE after_group IS NOT NULL AND NOT EXISTS (
+        SELECT FROM jobs.jobs AS member
+        WHERE member.group_name = waited.after_group AND member.state NOT IN ('succeeded', 'cancelled')
+    )
+    """
+)
+
+_RELEASE_GROUPS = text(
+    """
+    WITH freed AS (
+        SELECT id FROM jobs.jobs
+        WHERE state = 'scheduled' AND after_group = ANY (:groups)
+        LIMIT :limit FOR UPDATE SKIP LOCKED
+    )
+    UPDATE jobs.jobs AS j SET after_group = NULL FROM freed WHERE j.id = freed.id
+    """
+).bindparams(bindparam("groups", type_=ARRAY(String)))
+
+# Of two relays one decides about what has a limit, so that they do not both fill the same room.
+_COUNTS_LIMITS = text("SELECT pg_try_advisory_xact_lock(:key)")
+
+_ACTIVE = text(
+    """
+    SELECT q.name, (SELECT count(*) FROM jobs.jobs AS j WHERE j.state = 'published' AND j.queue = q.name)
+                 + (SELECT count(*) FROM jobs.jobs AS j WHERE j.state = 'running' AND j.queue = q.name) AS active
+    FROM unnest(:queues) AS q (name)
+    """
+).bindparams(bindparam("queues", type_=ARRAY(String)))
+
+# Locks what it takes and passes over what another relay has taken. The rows are published to Celery
+# before this commits: a relay that dies in between leaves them ready, and the second message of the
+# same job will find nothing to claim.
+_TAKE = """
+    WITH due AS (
+        {due}
+    ), taken AS (
+        UPDATE jobs.jobs AS j SET state = 'published', published_at = now()
+        FROM due WHERE j.id = due.id
+        RETURNING j.id, j.name, j.args, j.queue, j.alone, j.canvas, j.priority, j.run_at
+    )
+    -- RETURNING keeps no order, and the first message is the first to run.
+    SELECT id, name, args, queue, alone, canvas FROM taken ORDER BY priority DESC, run_at, id
+"""
+
+_TAKE_FREE = text(
+    _TAKE.format(
+        due="""
+        SELECT picked.id FROM unnest(:queues, :rooms) AS q (name, room)
+        CROSS JOIN LATERAL (
+            SELECT j.id FROM jobs.jobs AS j
+            WHERE j.state = 'ready' AND j.limit_key IS NULL AND j.queue = q.name
+            ORDER BY j.priority DESC, j.run_at, j.id
+            LIMIT q.room
+            FOR UPDATE SKIP LOCKED
+        ) AS picked"""
+    )
+).bindparams(bindparam("queues", type_=ARRAY(String)), bindparam("rooms", type_=ARRAY(Integer)))
+
+# The keys of what waits, some at a time: the recursion steps from one to the next along the index.
+_LIMIT_KEYS = text(
+    """
+    WITH RECURSIVE waits AS (
+        (SELECT limit_key FROM jobs.jobs WHERE state = 'ready' AND limit_key > :after ORDER BY limit_key LIMIT 1)
+        UNION ALL
+        SELECT (SELECT j.limit_key FROM jobs.jobs AS j
+                WHERE j.state = 'ready' AND j.limit_key > waits.limit_key ORDER BY j.limit_key LIMIT 1)
+        FROM waits WHERE waits.limit_key IS NOT NULL
+    )
+    SELECT limit_key FROM waits WHERE limit_key IS NOT NULL LIMIT :limit
+    """
+)
+KEYS_AT_ONCE = 200
+
+# For each key as many as there is room for; and of these, no more than there is room for in the queue. A kind that
+# has no limit any more lets all of them go.
+_TAKE_LIMITED = text(
+    _TAKE.format(
+        due="""
+        SELECT id FROM jobs.jobs WHERE id IN (
+            SELECT ranked.id
+            FROM (
+                SELECT picked.id, picked.queue,
+                       row_number() OVER (PARTITION BY picked.queue
+                                          ORDER BY picked.priority DESC, picked.run_at, picked.id) AS place
+                FROM unnest(:keys) AS k (limit_key)
+                JOIN jobs.kinds AS kind ON kind.name = split_part(k.limit_key, '/', 1)
+                CROSS JOIN LATERAL (
+                    SELECT j.id, j.queue, j.priority, j.run_at
+                    FROM jobs.jobs AS j WHERE j.state = 'ready' AND j.limit_key = k.limit_key
+                    ORDER BY j.priority DESC, j.run_at, j.id
+                    LIMIT CASE WHEN kind.max_running IS NOT NULL THEN greatest(0, kind.max_running - (
+                        SELECT count(*) FROM jobs.jobs AS a
+                        WHERE a.limit_key = k.limit_key AND a.state IN ('published', 'running'))) END
+                ) AS picked
+            ) AS ranked
+            JOIN unnest(:queues, :rooms) AS q (name, room) ON q.name = ranked.queue AND ranked.place <= q.room
+        )
+        FOR UPDATE SKIP LOCKED"""
+    )
+).bindparams(
+    bindparam("keys", type_=ARRAY(String)),
+    bindparam("queues", type_=ARRAY(String)),
+    bindparam("rooms", type_=ARRAY(Integer)),
+)
+
+# The worker is gone: its attempt counts, so a job that kills its worker each time ends dead. Of a batch
+# nobody knows which job it was at: none is blamed, and each is started alone the next time.
+_RESCUE_RUNNING = text(
+    """
+    UPDATE jobs.jobs AS j
+    SET state = new.state,
+        finished_at = CASE WHEN new.state IN ('dead', 'cancelled') THEN now() END,
+        attempt = CASE WHEN in_batch THEN attempt - 1 ELSE attempt END,
+        alone = in_batch OR alone,
+        error = 'the worker ' || coalesce(worker, '?') || ' stopped while it ran this job'
+            || CASE WHEN in_batch THEN ' in a batch' ELSE ' (attempt ' || attempt || ' of ' || max_attempts || ')' END
+    FROM (
+        SELECT id, CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled'
+                        WHEN attempt >= max_attempts AND NOT in_batch THEN 'dead'
+                        ELSE 'ready' END::jobs.job_state AS state
+        FROM jobs.jobs
+        WHERE state = 'running' AND heartbeat_at < now() - :lost_after * interval '1 second'
+        FOR UPDATE SKIP LOCKED
+    ) AS new
+    WHERE j.id = new.id
+    RETURNING j.id, j.name, j.state::text
+    """
+)
+
+_UNSTARTED = text(
+    """
+    SELECT DISTINCT queue FROM jobs.jobs
+    WHERE state = 'published' AND published_at < now() - :after * interval '1 second'
+    """
+)
+
+# The message is gone, so the row is published again: Redis was wiped, or the worker that had taken it was killed
+# before it could start it. Messages are taken in their order: one that was overtaken by a job that runs is gone, also
+# where a queue is never seen empty.
+_RESCUE_PUBLISHED = text(
+    """
+    WITH newest AS (
+        SELECT queue, max(published_at) AS published_at FROM jobs.jobs WHERE state = 'running' GROUP BY queue
+    )
+    UPDATE jobs.jobs AS j SET state = 'ready'
+    WHERE j.state = 'published'
+      AND (j.published_at < now() - :for_sure * interval '1 second'
+           OR j.published_at < now() - :after * interval '1 second'
+              AND (j.queue = ANY (:queues)
+                   OR j.published_at < (SELECT newest.published_at FROM newest WHERE newest.queue = j.queue)))
+    RETURNING j.id, j.name, j.state::text
+    """
+).bindparams(bindparam("queues", type_=ARRAY(String)))
+
+_SECONDS = text(
+    """
+    SELECT name, avg(greatest(extract(epoch FROM finished_at - started_at), 0))::double precision AS seconds
+    FROM (
+        SELECT name, state, started_at, finished_at FROM jobs.jobs
+        WHERE state IN ('succeeded', 'dead', 'cancelled') AND finished_at > now() - interval '10 minutes'
+        ORDER BY finished_at DESC LIMIT 1000
+    ) AS latest
+    WHERE state = 'succeeded' AND name = ANY (:names) GROUP BY name
+    """
+).bindparams(bindparam("names", type_=ARRAY(String)))
+
+_HAS_LIMITED = text("SELECT EXISTS (SELECT FROM jobs.jobs WHERE state = 'ready' AND limit_key IS NOT NULL)")
+
+_STRANGERS = text(
+    """
+    SELECT queue, count(*) AS jobs FROM jobs.jobs WHERE state = 'ready' AND queue <> ALL (:queues) GROUP BY queue
+    """
+).bindparams(bindparam("queues", type_=ARRAY(String)))
+
+
+def promote(connection: Connection, limit: int) -> int:
+    """Make ready what was scheduled for a time that has come, and return how many."""
+    return connection.execute(_PROMOTE, {"limit": limit}).rowcount
+
+
+def release_groups(connection: Connection, limit: int) -> int:
+    """Let go what waited for groups that have finished, and return how many."""
+    groups = list(connection.scalars(_OPEN_GROUPS))
+    if not groups:
+        return 0
+    return connection.execute(_RELEASE_GROUPS, {"groups": groups, "limit": limit}).rowcount
+
+
+def take(
+    connection: Connection, rooms: Mapping[str, int], queues: Iterable[Queue], *, limited_kinds: bool
+) -> list[Ready]:
+    """Mark due jobs as published, up to so many in each queue; the caller publishes, then commits."""
+    limits = {queue.name: queue.max_running for queue in queues if queue.max_running is not None}
+    rooms = dict(rooms)
+    counting = bool(limits or limited_kinds) and bool(
+        connection.scalar(_COUNTS_LIMITS, {"key": locks.COUNT_LIMITS})
+    )
+    if limits:
+        active = {row.name: row.active for row in connection.execute(_ACTIVE, {"queues": list(limits)})}
+        for name, limit in limits.items():
+            rooms[name] = max(0, min(rooms.get(name, 0), limit - active[name])) if counting else 0
+    taken: list[Ready] = []
+    if limited_kinds and counting:
+        after = ""
+        while any(rooms.values()) and (keys := _limit_keys(connection, after)):
+            after = keys[-1]
+            for row in connection.execute(_TAKE_LIMITED, {**_arrays(rooms), "keys": keys}):
+                taken.append(Ready(*row))
+                rooms[row.queue] -= 1
+    if any(rooms.values()):
+        taken += [Ready(*row) for row in connection.execute(_TAKE_FREE, _arrays(rooms))]
+    return taken
+
+
+def _limit_keys(connection: Connection, after: str) -> list[str]:
+    return list(connection.scalars(_LIMIT_KEYS, {"after": after, "limit": KEYS_AT_ONCE}))
+
+
+def rescue_running(connection: Connection, patience: Patience) -> list[Rescued]:
+    """Free the jobs whose worker is gone."""
+    rows = connection.execute(_RESCUE_RUNNING, {"lost_after": patience.running})
+    return [Rescued(*row) for row in rows]
+
+
+def queues_with_unstarted(connection: Connection, patience: Patience) -> list[str]:
+    """Return the queues that have published jobs which should have started by now."""
+    return list(connection.scalars(_UNSTARTED, {"after": patience.published}))
+
+
+def rescue_published(
+    connection: Connection, empty_queues: Sequence[str], patience: Patience
+) -> list[Rescued]:
+    """Free published jobs whose message is lost: none waits, a later one is at work, or it is very long ago."""
+    rows = connection.execute(
+        _RESCUE_PUBLISHED,
+        {
+            "queues": list(empty_queues),
+            "after": patience.published,
+            "for_sure": patience.published_for_sure,
+        },
+    )
+    return [Rescued(*row) for row in rows]
+
+
+def seconds_each(connection: Connection, jobs: Iterable[Job]) -> dict[str, float]:
+    """Return how many seconds such jobs took lately; a name is missing where none has run."""
+    names = [job.name for job in jobs]
+    if not names:
+        return {}
+    return {row.name: row.seconds for row in connection.execute(_SECONDS, {"names": names})}
+
+
+def has_limited(connection: Connection) -> bool:
+    """Tell whether a job is ready that was enqueued with a limit."""
+    return bool(connection.scalar(_HAS_LIMITED))
+
+
+def strangers(connection: Connection, queues: Iterable[str]) -> dict[str, int]:
+    """Return how many ready jobs wait in queues that this version does not know."""
+    return {row.queue: row.jobs for row in connection.execute(_STRANGERS, {"queues": list(queues)})}
+
+
+def _arrays(rooms: Mapping[str, int]) -> dict[str, Any]:
+    return {"queues": list(rooms), "rooms": list(rooms.values())}
