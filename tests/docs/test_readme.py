@@ -123,13 +123,21 @@ def test_make_names_exist() -> None:
         assert dry.returncode == 0, dry.stderr
 
 
-def test_commands_for_a_second_terminal(stack: dict[str, str]) -> None:
+@pytest.fixture(scope="module")
+def seeded(stack: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """The sample data, which the README loads before anything else is written."""
+    return run(".venv/bin/kitaab-jobs seed --people 50", stack)
+
+
+def test_commands_for_a_second_terminal(
+    stack: dict[str, str], seeded: subprocess.CompletedProcess[str]
+) -> None:
+    assert seeded.returncode == 0, seeded.stdout + seeded.stderr
     doctor = run(".venv/bin/kitaab-jobs doctor", stack)
     assert doctor.returncode == 0, doctor.stdout + doctor.stderr
-    seed = run(".venv/bin/kitaab-jobs seed --people 50", stack)
-    assert seed.returncode == 0, seed.stdout + seed.stderr
 
 
+@pytest.mark.usefixtures("seeded")
 def test_import_of_own_entries(stack: dict[str, str]) -> None:
     person, *_ = blocks("sql")
     with psycopg.connect(addresses(stack)["KITAAB_ADMIN_URL"], autocommit=True) as connection:
