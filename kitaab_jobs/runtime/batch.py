@@ -16,8 +16,8 @@ from collections import deque
 from collections.abc import Sequence
 from uuid import UUID
 
+import psycopg
 from sqlalchemy import Connection
-from sqlalchemy.orm import Session
 
 from kitaab_jobs.db.retries import is_connection_loss
 from kitaab_jobs.runtime import ledger
@@ -110,14 +110,15 @@ def _together(runner: Runner, contexts: Sequence[Context], connection: Connectio
     with runner.heartbeat.holding(contexts) as held:
         held.on_beat = lambda: _free_what_waits(runner, waiting, held)
         try:
-            with JobSession(connection) as session, session.begin():
+            with connection.begin():
+                _savepoint(connection, "SAVEPOINT job")
                 while (context := waiting.next()) is not None:
-                    done, error = _one(runner, session, context, waiting)
+                    done, error = _one(runner, connection, context, waiting)
                     settled.append(done)
                     if error is not None:
                         failures.append((done, error))
                 settled += [ledger.Settled(context.claim, RELEASED) for context in waiting.take_back()]
-                states = ledger.settle(session, settled)
+                states = ledger.settle(connection, settled)
                 if len(states) < len(settled):
                     raise Broken(f"{len(settled) - len(states)} jobs were taken from this worker")
         except BaseException as error:
@@ -136,22 +137,36 @@ def _together(runner: Runner, contexts: Sequence[Context], connection: Connectio
 
 
 def _one(
-    runner: Runner, session: Session, context: Context, waiting: Waiting
+    runner: Runner, connection: Connection, context: Context, waiting: Waiting
 ) -> tuple[ledger.Settled, BaseException | None]:
     """Run one job in a savepoint; its own error is its own, also where that would end the process."""
     started = waiting.seconds
     try:
-        with session.begin_nested():
+        # Not the session's to end: neither its close nor an error in it touches the batch's transaction.
+        with JobSession(connection, join_transaction_mode="rollback_only") as session:
             result = runner.call(session, context)
+            session.flush()
     except BaseException as error:
         if stops():
             raise
-        if is_connection_loss(error) or not session.is_active:
-            raise Broken(f"{runner.job.name} left its transaction unusable: {describe(error)}") from error
+        if is_connection_loss(error):
+            raise Broken(f"{runner.job.name} lost its connection: {describe(error)}") from error
+        _savepoint(connection, "ROLLBACK TO SAVEPOINT job")
         outcome = weigh_attempt(runner.job, context, error)
         return ledger.Settled(context.claim, outcome, None, started, waiting.seconds), error
+    _savepoint(connection, "RELEASE SAVEPOINT job; SAVEPOINT job")
     progress = (context.done, context.total)
     return ledger.Settled(context.claim, SUCCEEDED, result, started, waiting.seconds, progress), None
+
+
+def _savepoint(connection: Connection, command: str) -> None:
+    """Do something with the savepoint, in one trip past SQLAlchemy, which would take two or three for each job."""
+    driver = connection.connection.driver_connection
+    assert driver is not None
+    try:
+        driver.execute(command)
+    except psycopg.Error as error:
+        raise Broken(f"a job left the transaction unusable: {describe(error)}") from error
 
 
 def _free_what_waits(runner: Runner, waiting: Waiting, held: Held) -> None:

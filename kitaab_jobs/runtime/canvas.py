@@ -7,21 +7,11 @@ the loss of Redis uses the ledger's own groups: `group_name` and `after_group`.)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
-# Name in a task's request: name of the option with which a message is sent.
-_OPTIONS = {
-    "chain": "chain",
-    "chord": "chord",
-    "callbacks": "link",
-    "errbacks": "link_error",
-    "group": "group_id",
-    "group_index": "group_index",
-    "root_id": "root_id",
-    "parent_id": "parent_id",
-}
+# As they are called in a task's request, and in the message (envelope.py).
+_NAMES = ("chain", "chord", "callbacks", "errbacks", "group", "group_index", "root_id", "parent_id")
 # Without one of these there is nothing that comes after.
 _ESSENTIAL = ("chain", "chord", "callbacks", "errbacks")
 
@@ -36,12 +26,7 @@ def of_request(request: Any) -> dict[str, Any] | None:
         callback.setdefault("options", {}).setdefault(
             "task_id", str(uuid5(NAMESPACE_OID, f"{request.id}/{place}"))
         )
-    found = {name: getattr(request, name, None) for name in _OPTIONS}
+    found = {name: getattr(request, name, None) for name in _NAMES}
     if not any(found[name] for name in _ESSENTIAL):
         return None
     return {name: value for name, value in found.items() if value is not None}
-
-
-def options(canvas: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the options with which a message carries it."""
-    return {_OPTIONS[name]: value for name, value in (canvas or {}).items() if name in _OPTIONS}

@@ -107,12 +107,17 @@ _ACTIVE = text(
 # Locks what it takes and passes over what another relay has taken. The rows are published to Celery
 # before this commits: a relay that dies in between leaves them ready, and the second message of the
 # same job will find nothing to claim.
+#
+# The commit does not wait for the disk: had it been lost, the rows were ready, and would be published again. A worker
+# that has the message already waits for it.
 _TAKE = """
-    WITH due AS (
+    WITH quick AS MATERIALIZED (
+        SELECT set_config('synchronous_commit', 'off', true)
+    ), due AS (
         {due}
     ), taken AS (
         UPDATE jobs.jobs AS j SET state = 'published', published_at = now()
-        FROM due WHERE j.id = due.id
+        FROM due, quick WHERE j.id = due.id
         RETURNING j.id, j.name, j.args, j.queue, j.alone, j.canvas, j.priority, j.run_at
     )
     -- RETURNING keeps no order, and the first message is the first to run.

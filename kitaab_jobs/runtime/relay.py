@@ -12,19 +12,19 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Collection
-from typing import Any
 
 import psycopg
 from celery import Celery
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from kitaab_jobs.contract import JOBS, QUEUES
-from kitaab_jobs.runtime import canvas, ledger, outbox
+from kitaab_jobs.runtime import ledger, outbox
+from kitaab_jobs.runtime.envelope import pack, sent_event
 from kitaab_jobs.runtime.logs import logger
-from kitaab_jobs.runtime.messages import FROM_LEDGER, Message, fill
+from kitaab_jobs.runtime.messages import Message, fill
 from kitaab_jobs.settings import VERSION
 
 log = logger(__name__)
@@ -33,6 +33,7 @@ log = logger(__name__)
 BATCH = 1000
 POLL_SECONDS = 1.0
 RESCUE_SECONDS = 5.0
+PROMOTE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 10.0
 # A queue is filled up again when half of what was sent last has been taken, or when nearly nothing waits.
 FEW_MESSAGES = 4
@@ -66,6 +67,8 @@ class Relay:
         self._stop = threading.Event()
         self._listening: psycopg.Connection | None = None
         self._rescued_at = 0.0
+        self._promoted_at = 0.0
+        self._put_off = False
         self._seconds: dict[str, float] = {}
         self._sent: dict[str, int] = {}
         self._held = False
@@ -110,7 +113,7 @@ class Relay:
         """Publish one batch and tell whether there may be more that could go out now."""
         rooms = self._rooms()
         with self.engine.begin() as connection:
-            moved = outbox.promote(connection, BATCH) + outbox.release_groups(connection, BATCH)
+            moved = self._promote_when_due(connection)
             ready = outbox.take(connection, rooms, QUEUES.values(), limited_kinds=self._limited)
             messages = fill(ready, JOBS, self._seconds)
             if messages:
@@ -119,6 +122,17 @@ class Relay:
             if count := sum(message.queue == queue for message in messages):
                 self._sent[queue] = count
         return moved > 0 or len(ready) >= BATCH
+
+    def _promote_when_due(self, connection: Connection) -> int:
+        """Make ready what was scheduled for now, or waited for a group that has finished; a few times a second."""
+        self._put_off = time.monotonic() - self._promoted_at < PROMOTE_SECONDS
+        if self._put_off:
+            return 0
+        self._promoted_at = time.monotonic()
+        moved = outbox.promote(connection, BATCH) + outbox.release_groups(connection, BATCH)
+        if moved:
+            self._promoted_at = 0.0  # there may be more
+        return moved
 
     def rescue(self) -> int:
         """Make ready again what a dead worker held and what a wiped broker forgot; return how many."""
@@ -143,38 +157,22 @@ class Relay:
         return {queue: BATCH for queue in QUEUES if queue not in full}
 
     def _send(self, messages: list[Message]) -> None:
-        # Built and published past send_task, which routes, looks up and subscribes anew for each. The producer's
-        # batch is one Redis pipeline, and all "sent" events are one message.
-        with self.app.producer_or_acquire() as producer:
-            with producer.batch():
-                sent = [self._publish(producer, message) for message in messages]
+        """Put all messages into their queues in one trip, and tell of them in one event message."""
+        waiting: dict[str, list[str]] = {}
+        for message in messages:
+            waiting.setdefault(message.queue, []).append(pack(message))
+        with self.app.connection_or_acquire() as connection:
+            channel = connection.default_channel
+            pipeline = channel.client.pipeline(transaction=False)
+            for queue, packed in waiting.items():
+                pipeline.lpush(queue, *packed)  # one by one from the left; workers take from the right
+            pipeline.execute()
             with self.app.events.Dispatcher(
-                channel=producer.channel, buffer_group=["task"], buffer_limit=len(messages) + 1
+                channel=channel, buffer_group=["task"], buffer_limit=len(messages) + 1
             ) as events:
-                for event in sent:
-                    events.send("task-sent", **event)
+                for message in messages:
+                    events.send("task-sent", **sent_event(message))
                 events.flush(errors=False)
-
-    def _publish(self, producer: Any, message: Message) -> dict[str, Any]:
-        """Publish one message and return what its event says."""
-        task = self.app.amqp.as_task_v2(
-            str(message.id),
-            message.name,
-            kwargs=message.args,
-            ignore_result=message.canvas is None,
-            create_sent_event=True,
-            **canvas.options(message.canvas),
-        )
-        producer.publish(
-            task.body,
-            exchange="",
-            routing_key=message.queue,
-            serializer="json",
-            headers={**task.headers, FROM_LEDGER: True},
-            **task.properties,
-        )
-        more = {"queue": message.queue, "exchange": "", "routing_key": message.queue}
-        return {**(task.sent_event or {}), **more}
 
     def _messages(self, queues: Collection[str]) -> dict[str, int]:
         """Return how many messages wait in each queue."""
@@ -202,13 +200,15 @@ class Relay:
             log.warning("jobs wait", action="jobs_wait", queue=queue, jobs=jobs, reason=reason)
 
     def _wait(self) -> None:
-        """Sleep until something is announced, or for a poll's length."""
+        """Sleep until something is announced, or for a poll's length: shorter, where it put a look off."""
+        due = max(0.0, self._promoted_at + PROMOTE_SECONDS - time.monotonic())
+        seconds = min(self.poll_seconds, due) if self._put_off else self.poll_seconds
         if self._listening is None or self._listening.closed:
             self._listening = psycopg.connect(
                 self.listen_url, autocommit=True, connect_timeout=10, application_name="kitaab-jobs relay"
             )
             self._listening.execute("LISTEN kitaab_jobs")
-        for _ in self._listening.notifies(timeout=self.poll_seconds, stop_after=1):
+        for _ in self._listening.notifies(timeout=seconds, stop_after=1):
             pass
 
     def _hang_up(self) -> None:

@@ -64,7 +64,7 @@ class LedgerScheduler(Scheduler):
             sys.exit(error.exit_code)
         self._relay = Relay(
             self.app,
-            self.engine,
+            primary("kitaab-jobs relay", ping=False),
             libpq_url(settings().direct),
             f"relay@{socket.gethostname()}/{os.getpid()}",
             patience=self.patience,
@@ -100,6 +100,7 @@ class LedgerScheduler(Scheduler):
         if self._relay is not None and self._thread is not None:
             self._relay.stop()
             self._thread.join(timeout=10)
+            self._relay.engine.dispose()
         super().close()
 
     def _stop_between_ticks(self) -> None:

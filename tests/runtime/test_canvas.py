@@ -181,8 +181,6 @@ class TestKept:
         setattr(request, name, after)
         kept = canvas.of_request(request)
         assert kept == {name: after, "group": "g", "group_index": 0, "root_id": "r"}
-        sent = {"callbacks": "link", "errbacks": "link_error"}.get(name, name)
-        assert canvas.options(kept) == {sent: after, "group_id": "g", "group_index": 0, "root_id": "r"}
 
     def test_a_callback_has_the_same_id_each_time(self) -> None:
         requests = [self.Request() for _ in range(3)]
@@ -199,4 +197,3 @@ class TestKept:
 
     def test_without_anything_after_it_there_is_nothing_to_keep(self) -> None:
         assert canvas.of_request(self.Request()) is None
-        assert canvas.options(None) == {}
