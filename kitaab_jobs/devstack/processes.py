@@ -24,7 +24,7 @@ def platform_processes(data_dir: Path, *, flower_port: int | None = None) -> lis
     port = free_port(flower_port or FLOWER_PORT)
     return [
         _worker("worker", "default,reminders", concurrency=2),
-        _worker("long", "long", concurrency=1),
+        _worker("long", "long", "--prefetch-multiplier", "1", concurrency=1),
         Process("beat", (*_CELERY, "beat", "--loglevel", "INFO")),
         # It shows without a password and changes nothing; FLOWER_BASIC_AUTH=name:password lets who has it change
         # things. What would let everybody is switched off here.
@@ -46,8 +46,8 @@ def flower_address(processes: list[Process]) -> str | None:
     return None
 
 
-def _worker(name: str, queues: str, *, concurrency: int) -> Process:
-    options = ("--queues", queues, "--concurrency", str(concurrency), "--hostname", f"{name}@%h")
+def _worker(name: str, queues: str, *more: str, concurrency: int) -> Process:
+    options = ("--queues", queues, "--concurrency", str(concurrency), "--hostname", f"{name}@%h", *more)
     return Process(
         name, (*_CELERY, "worker", *options, "--loglevel", "INFO"), stop_within=_WORKER_STOP_WITHIN
     )
