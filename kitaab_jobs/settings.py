@@ -78,6 +78,11 @@ PostgresUrl = Annotated[SecretStr, _address(POSTGRES_SCHEMES, "postgresql://user
 RedisUrl = Annotated[SecretStr, _address(REDIS_SCHEMES, "redis://:password@host:6379/0")]
 
 
+def default_folder() -> Path:
+    """Return the folder of the embedded servers where none is named."""
+    return user_data_path("kitaab-jobs", appauthor=False)
+
+
 class Settings(BaseSettings):
     """The platform's settings. Times are in seconds unless the name says otherwise."""
 
@@ -86,7 +91,7 @@ class Settings(BaseSettings):
     )
 
     data_dir: Path = Field(
-        default_factory=lambda: user_data_path("kitaab-jobs", appauthor=False),
+        default_factory=default_folder,
         description="folder of the embedded servers",
     )
 

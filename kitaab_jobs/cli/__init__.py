@@ -92,7 +92,12 @@ def run(door: Callable[[], object], *, debug: bool = False) -> int:
         if debug:
             raise
         known = error if isinstance(error, KitaabError) else _of_postgresql(error)
-        text = str(known or f"{type(error).__name__}: {error}: run it with --debug for the traceback")
+        said = (
+            str(error)
+            if isinstance(error, OSError)
+            else f"{type(error).__name__}: {error}: run it with --debug for the traceback"
+        )
+        text = str(known or said)
         typer.echo(f"error: {' '.join(text.split())}", err=True)
         return known.exit_code if known else 1
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 import time
@@ -14,16 +15,29 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kitaab_jobs.errors import StackError
+from kitaab_jobs.errors import StackError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from kitaab_jobs.devstack.stack import Stack
 
+
+def _folder(text: str) -> Path:
+    """Return the folder; an empty one is a variable that was not set, and would mean the current folder."""
+    if not text.strip():
+        raise UsageError("--data-dir is empty", remedy="name a folder, or leave it out for yours")
+    return Path(text)
+
+
 DataDir = Annotated[
     Path | None,
-    typer.Option("--data-dir", help="Folder of the embedded servers [default: KITAAB_DATA_DIR, or yours]."),
+    typer.Option(
+        "--data-dir",
+        metavar="FOLDER",
+        parser=_folder,
+        help="Folder of the embedded servers [default: KITAAB_DATA_DIR, or yours].",
+    ),
 ]
 
 
@@ -77,6 +91,8 @@ def migrate(stack: Stack) -> None:
 
 def show(console: Console, stack: Stack, flower: str | None) -> None:
     """Print where everything is."""
+    from kitaab_jobs.settings import default_folder
+
     rows = {
         "PostgreSQL": stack.psql,
         "Redis": stack.addresses["Redis"],
@@ -85,6 +101,10 @@ def show(console: Console, stack: Stack, flower: str | None) -> None:
     }
     if stack.servers:
         rows["Passwords"] = str(stack.data_dir / "stack.env")
+    if stack.data_dir != default_folder():
+        rows["Elsewhere"] = (
+            f"export KITAAB_DATA_DIR={shlex.quote(str(stack.data_dir))}  # for the other commands"
+        )
     for name, value in rows.items():
         console.print(f"{name:<12}{value}", markup=False)  # never wrapped, so that it can be copied
     console.print("Press Ctrl-C to stop.")

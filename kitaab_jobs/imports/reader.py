@@ -166,6 +166,11 @@ class _Lines:
                 self._skip_rest_of_line()
         except UnicodeDecodeError as error:
             raise self._wrong_encoding(error) from None
+        except UnicodeError as error:  # such as UTF-16 without its mark
+            raise UsageError(
+                f"the file is not {self._encoding}: {error}",
+                remedy="leave --encoding out for UTF-8, or name another",
+            ) from None
         return line
 
     def _skip_rest_of_line(self) -> None:

@@ -209,3 +209,11 @@ def test_every_command_can_be_loaded() -> None:
     names = {command.name for command in app.registered_commands}
     names |= {group.name for group in app.registered_groups}
     assert {command.name for command in cli.COMMANDS} <= names
+
+
+def test_an_empty_folder_name_is_refused(up: Up) -> None:
+    """A variable that was not set: it would mean the current folder."""
+    process = up("--data-dir", "")
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert errors == "error: --data-dir is empty: name a folder, or leave it out for yours\n"

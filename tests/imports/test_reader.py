@@ -204,6 +204,13 @@ def test_a_nul_in_one_line_is_left_to_that_line() -> None:
     assert notes(HEADER + ROW.format("a\0b") + ROW.format("c")) == [(2, "a\0b"), (3, "c")]
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "punycode"])
+def test_a_file_in_another_encoding_than_the_one_that_was_named(encoding: str) -> None:
+    message = refusal((HEADER + ROW.format("\u0635")).encode(), encoding=encoding)
+    assert encoding in message
+    assert "encoding" in message.partition(":")[2]
+
+
 @pytest.mark.parametrize("encoding", ["klingon", "base64", "rot13", "", "a\0b"])
 def test_an_unknown_encoding_is_refused(encoding: str) -> None:
     assert "is not a text encoding" in refusal(HEADER, encoding=encoding)
