@@ -89,6 +89,8 @@ def run(door: Callable[[], object], *, debug: bool = False) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as error:
+        if _is_interruption(error):
+            return INTERRUPTED
         if debug:
             raise
         known = error if isinstance(error, KitaabError) else _of_postgresql(error)
@@ -101,6 +103,17 @@ def run(door: Callable[[], object], *, debug: bool = False) -> int:
         typer.echo(f"error: {' '.join(text.split())}", err=True)
         return known.exit_code if known else 1
     return 0
+
+
+def _is_interruption(error: BaseException | None) -> bool:
+    """Tell whether Ctrl-C is behind it: inside a statement the driver's clearing up may end in an error of its own."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _of_postgresql(error: Exception) -> KitaabError | None:

@@ -211,6 +211,17 @@ def test_every_command_can_be_loaded() -> None:
     assert {command.name for command in cli.COMMANDS} <= names
 
 
+def test_ctrl_c_is_one_although_the_clearing_up_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    def door() -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise ZeroDivisionError("the connection is busy")
+
+    assert cli.run(door) == 130
+    assert capsys.readouterr() == ("", "")
+
+
 def test_an_empty_folder_name_is_refused(up: Up) -> None:
     """A variable that was not set: it would mean the current folder."""
     process = up("--data-dir", "")
