@@ -12,12 +12,11 @@ same is `SELECT jobs.enqueue('progress.refresh', '{"limit": 500}')`.
 from __future__ import annotations
 
 import datetime as dt
-import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from kitaab_jobs.contract import MAX_PAYLOAD_BYTES, QUEUES, Job, job_named
+from kitaab_jobs.contract import QUEUES, Job, encode, job_named
 from kitaab_jobs.errors import BadPayload
 
 if TYPE_CHECKING:
@@ -56,8 +55,13 @@ _MANY = {"job_name": "text", "many_args": "text[]", "unique_keys": "text[]"} | {
 def _call(function: str, arguments: Mapping[str, str], place: str) -> str:
     given = {name: f"CAST({place.format(name)} AS {kind})" for name, kind in arguments.items()}
     if "many_args" in given:
-        given["many_args"] += "::jsonb[]"
+        given["many_args"] = f"CAST({given['many_args']} AS jsonb[])"
     return f"SELECT {function}({', '.join(f'{name} => {value}' for name, value in given.items())})"
+
+
+_FUNCTIONS = {"jobs.enqueue": _ONE, "jobs.enqueue_many": _MANY}
+_PSYCOPG = {function: _call(function, names, "%({})s") for function, names in _FUNCTIONS.items()}
+_SQLALCHEMY = {function: _call(function, names, ":{}") for function, names in _FUNCTIONS.items()}
 
 
 def enqueue(
@@ -152,7 +156,7 @@ def _known(options: Mapping[str, Any], *more: str) -> Mapping[str, Any]:
     return options
 
 
-def _one(options: Mapping[str, Any]) -> tuple[str, dict[str, str], dict[str, Any]]:
+def _one(options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     kind = options["job"] if isinstance(options["job"], Job) else job_named(options["job"])
     _check(kind, options, [options["unique_key"]])
     values = {name: options.get(name) for name in _ONE}
@@ -161,10 +165,10 @@ def _one(options: Mapping[str, Any]) -> tuple[str, dict[str, str], dict[str, Any
         "job_args": payload(kind, options["args"]),
         "group_name": options["group"],
     }
-    return "jobs.enqueue", _ONE, values
+    return "jobs.enqueue", values
 
 
-def _many(options: Mapping[str, Any]) -> tuple[str, dict[str, str], dict[str, Any]]:
+def _many(options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     kind = options["job"] if isinstance(options["job"], Job) else job_named(options["job"])
     keys, many = options["unique_keys"], options["many_args"]
     if keys is not None and len(keys) != len(many):
@@ -179,39 +183,34 @@ def _many(options: Mapping[str, Any]) -> tuple[str, dict[str, str], dict[str, An
         "unique_keys": None if keys is None else list(keys),
         "group_name": options["group"],
     }
-    return "jobs.enqueue_many", _MANY, values
+    return "jobs.enqueue_many", values
 
 
-def _run(connection: Any, function: str, arguments: dict[str, str], values: dict[str, Any]) -> list[UUID]:
+def _run(connection: Any, function: str, values: dict[str, Any]) -> list[UUID]:
     if _is_psycopg(connection):
         from psycopg.rows import tuple_row
 
         # Whatever the connection makes of rows, here it is a tuple.
         cursor = connection.cursor(row_factory=tuple_row)
-        rows = cursor.execute(_call(function, arguments, "%({})s"), values).fetchall()
+        rows = cursor.execute(_PSYCOPG[function], values).fetchall()
     else:
         from sqlalchemy import text
 
-        rows = connection.execute(
-            text(_call(function, arguments, ":{}").replace("::", "\\:\\:")), values
-        ).all()
+        rows = connection.execute(text(_SQLALCHEMY[function]), values).all()
     return [UUID(str(id)) for (id,) in rows]
 
 
-async def _run_async(
-    connection: Any, function: str, arguments: dict[str, str], values: dict[str, Any]
-) -> list[UUID]:
+async def _run_async(connection: Any, function: str, values: dict[str, Any]) -> list[UUID]:
     if _is_psycopg(connection):
         from psycopg.rows import tuple_row
 
         cursor = connection.cursor(row_factory=tuple_row)
-        await cursor.execute(_call(function, arguments, "%({})s"), values)
+        await cursor.execute(_PSYCOPG[function], values)
         rows = await cursor.fetchall()
     else:
         from sqlalchemy import text
 
-        statement = text(_call(function, arguments, ":{}").replace("::", "\\:\\:"))
-        rows = (await connection.execute(statement, values)).all()
+        rows = (await connection.execute(text(_SQLALCHEMY[function]), values)).all()
     return [UUID(str(id)) for (id,) in rows]
 
 
@@ -262,16 +261,6 @@ def payload(kind: Job, args: Mapping[str, Any] | None) -> str:
     """Return `args` as the JSON that the ledger stores, checked against the contract."""
     parsed = kind.parse(dict(args or {}))
     try:
-        # Spaced as PostgreSQL spaces jsonb, so that both sides count the same bytes.
-        encoded = json.dumps(parsed.model_dump(mode="json"), ensure_ascii=False, allow_nan=False)
-        size = len(encoded.encode())
-    except ValueError as error:  # not a number, or half of a surrogate pair
-        raise BadPayload(f"{kind.name}: the arguments are not JSON: {error}") from None
-    if "\\u0000" in encoded.replace("\\\\", ""):
-        raise BadPayload(f"{kind.name}: the arguments contain a NUL character, which PostgreSQL cannot store")
-    if size > MAX_PAYLOAD_BYTES:
-        raise BadPayload(
-            f"{kind.name}: the arguments have {size} bytes, and {MAX_PAYLOAD_BYTES} are allowed",
-            remedy="store the data in a table and pass its key",
-        )
-    return encoded
+        return encode(parsed.model_dump(mode="json"))
+    except BadPayload as error:
+        raise BadPayload(f"{kind.name}: {error.message}", remedy=error.remedy) from None

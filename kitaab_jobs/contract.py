@@ -6,6 +6,8 @@ frozen and strict about unknown fields, so that a typing error is refused where 
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,6 +95,24 @@ class Queue:
     name: str
     summary: str
     max_running: int | None = None
+
+
+def encode(args: Mapping[str, Any]) -> str:
+    """Return arguments as the JSON that the ledger stores; raise `BadPayload` where it cannot store them."""
+    try:
+        # Spaced as PostgreSQL spaces jsonb, so that both sides count the same bytes.
+        encoded = json.dumps(args, ensure_ascii=False, allow_nan=False)
+        size = len(encoded.encode())
+    except ValueError as error:  # not a number, or half of a surrogate pair
+        raise BadPayload(f"the arguments are not JSON: {error}") from None
+    if "\\u0000" in encoded.replace("\\\\", ""):
+        raise BadPayload("the arguments contain a NUL character, which PostgreSQL cannot store")
+    if size > MAX_PAYLOAD_BYTES:
+        raise BadPayload(
+            f"the arguments have {size} bytes, and {MAX_PAYLOAD_BYTES} are allowed",
+            remedy="store the data in a table and pass its key",
+        )
+    return encoded
 
 
 QUEUES: dict[str, Queue] = {

@@ -67,10 +67,6 @@ class AlreadyRunning(StackError):
     """An embedded stack already runs on this data folder"""
 
 
-class ImportRefused(KitaabError):
-    """The file was not imported"""
-
-
 class Cancelled(KitaabError):
     """The job was cancelled while it ran"""
 

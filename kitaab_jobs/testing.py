@@ -13,7 +13,6 @@ All of it takes a SQLAlchemy connection or session that sees the transaction und
 from __future__ import annotations
 
 import datetime as dt
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -26,7 +25,7 @@ from sqlalchemy.orm import Session
 from kitaab_jobs.contract import JOBS, Job, job_named
 from kitaab_jobs.runtime import ledger, outbox
 from kitaab_jobs.runtime.context import Context
-from kitaab_jobs.runtime.execute import Runner, weigh_attempt
+from kitaab_jobs.runtime.execute import Runner, wants_context, weigh_attempt
 from kitaab_jobs.runtime.heartbeat import Heartbeat
 from kitaab_jobs.runtime.job import REGISTERED
 from kitaab_jobs.runtime.outcome import SUCCEEDED
@@ -144,18 +143,20 @@ def run_jobs(session: Session, *, limit: int = 1000) -> list[Ran]:
 
 def _run(session: Session, engine: Engine, id: UUID, kind: Job) -> Ran:
     function = REGISTERED[kind.name]
-    wants_context = len(inspect.signature(function).parameters) > 3
-    runner = Runner(kind, function, engine, "here", Heartbeat(engine), wants_context)
+    runner = Runner(kind, function, engine, "here", Heartbeat(engine), wants_context(function))
     session.connection().execute(text("UPDATE jobs.jobs SET state = 'published' WHERE id = :id"), {"id": id})
     [claim] = ledger.claim(session.connection(), [id], runner.worker)
     context = Context(claim)
-    progress = (context.done, context.total)
     try:
         with session.begin_nested():
             result = runner.call(session, context)
     except Exception as error:
         outcome = weigh_attempt(kind, context, error)
-        states = ledger.settle(session, [ledger.Settled(claim, outcome, progress=progress)])
+        states = ledger.settle(
+            session, [ledger.Settled(claim, outcome, progress=(context.done, context.total))]
+        )
         return Ran(id, kind.name, states[id], None, outcome.error)
-    states = ledger.settle(session, [ledger.Settled(claim, SUCCEEDED, result, progress=progress)])
+    states = ledger.settle(
+        session, [ledger.Settled(claim, SUCCEEDED, result, progress=(context.done, context.total))]
+    )
     return Ran(id, kind.name, states[id], result, None)

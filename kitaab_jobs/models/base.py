@@ -51,6 +51,10 @@ Object = Annotated[dict[str, Any], mapped_column(JSONB, server_default=text("'{}
 Json = Annotated[dict[str, Any], mapped_column(JSONB)]
 
 
+# Where the platform's own tables are.
+SCHEMA = {"schema": "jobs"}
+
+
 class Base(DeclarativeBase):
     """The shared schema. The migrations make it; these classes say the same for Python."""
 

@@ -13,6 +13,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column
 
 from kitaab_jobs.models.base import (
+    SCHEMA,
     Base,
     Big,
     Day,
@@ -25,7 +26,6 @@ from kitaab_jobs.models.base import (
     index,
 )
 
-SCHEMA = {"schema": "jobs"}
 DeliveryState = enum(
     "delivery_state", "pending", "sending", "sent", "failed", "missed", "unknown", schema="jobs"
 )

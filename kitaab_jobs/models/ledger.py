@@ -11,6 +11,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column
 
 from kitaab_jobs.models.base import (
+    SCHEMA,
     Base,
     Big,
     Instant,
@@ -28,8 +29,6 @@ from kitaab_jobs.models.base import (
     enum,
     index,
 )
-
-SCHEMA = {"schema": "jobs"}
 
 JobState = enum(
     "job_state",

@@ -12,6 +12,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column
 
 from kitaab_jobs.models.base import (
+    SCHEMA,
     Base,
     Instant,
     Key,
@@ -25,7 +26,6 @@ from kitaab_jobs.models.base import (
     index,
 )
 
-SCHEMA = {"schema": "jobs"}
 ScheduleSource = enum("schedule_source", "file", "live", schema="jobs")
 FireOutcome = enum("fire_outcome", "fired", "skipped", "missed", "backfilled", schema="jobs")
 

@@ -36,7 +36,7 @@ from kitaab_jobs.runtime.execute import (
 )
 from kitaab_jobs.runtime.heartbeat import Held
 from kitaab_jobs.runtime.logs import logger
-from kitaab_jobs.runtime.outcome import RELEASED, SUCCEEDED, describe
+from kitaab_jobs.runtime.outcome import SUCCEEDED, describe
 
 log = logger(__name__)
 
@@ -117,7 +117,7 @@ def _together(runner: Runner, contexts: Sequence[Context], connection: Connectio
                     settled.append(done)
                     if error is not None:
                         failures.append((done, error))
-                settled += [ledger.Settled(context.claim, RELEASED) for context in waiting.take_back()]
+                settled += ledger.released(context.claim for context in waiting.take_back())
                 states = ledger.settle(connection, settled)
                 if len(states) < len(settled):
                     raise Broken(f"{len(settled) - len(states)} jobs were taken from this worker")
@@ -125,7 +125,7 @@ def _together(runner: Runner, contexts: Sequence[Context], connection: Connectio
             if isinstance(error, Exception) and not stops():
                 raise
             # Told to stop: everything is rolled back, so everything goes back, at no attempt.
-            record_failures(runner.engine, [ledger.Settled(c.claim, RELEASED) for c in held.contexts])
+            record_failures(runner.engine, ledger.released(context.claim for context in held.contexts))
             raise
     for done in settled:
         if done.outcome is SUCCEEDED and done.result is not None:
@@ -176,7 +176,7 @@ def _free_what_waits(runner: Runner, waiting: Waiting, held: Held) -> None:
     left = waiting.take_back()
     if left:
         held.contexts = [context for context in held.contexts if context not in left]
-        record_failures(runner.engine, [ledger.Settled(context.claim, RELEASED) for context in left])
+        record_failures(runner.engine, ledger.released(context.claim for context in left))
         log.info(
             "batch closed: a job in it is slow", action="batch_closed", job=runner.job.name, jobs=len(left)
         )
@@ -195,6 +195,6 @@ def _one_by_one(runner: Runner, claims: Sequence[ledger.Claim]) -> dict[UUID, st
         if ended.outcome is not None:
             states[claim.id] = ended.outcome.state
         if stops() and ended.error is not None:
-            record_failures(runner.engine, [ledger.Settled(other, RELEASED) for other in left])
+            record_failures(runner.engine, ledger.released(left))
             raise ended.error
-    return states | record_failures(runner.engine, [ledger.Settled(other, RELEASED) for other in left])
+    return states | record_failures(runner.engine, ledger.released(left))

@@ -13,9 +13,10 @@ relay's rescue makes it ready again.
 
 from __future__ import annotations
 
+import inspect
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, NoReturn, Protocol
@@ -85,6 +86,11 @@ class Runner:
         context.check()
         more = (context,) if self.wants_context else ()
         return asdict(self.function(session, claim.started_at, payload, *more))
+
+
+def wants_context(function: Callable[..., Any]) -> bool:
+    """Tell whether a job's function asks for a fourth argument."""
+    return len(inspect.signature(function).parameters) > 3
 
 
 @dataclass(frozen=True, slots=True)

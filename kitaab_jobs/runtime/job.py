@@ -10,7 +10,6 @@ to say how far it is, and whether it is to stop. Everything else about the job i
 
 from __future__ import annotations
 
-import inspect
 import os
 import signal
 import time
@@ -29,7 +28,7 @@ from kitaab_jobs.errors import BadPayload, KitaabError
 from kitaab_jobs.runtime import canvas, ledger
 from kitaab_jobs.runtime.app import app
 from kitaab_jobs.runtime.batch import execute_batch
-from kitaab_jobs.runtime.execute import Ended, NotStarted, Runner, execute
+from kitaab_jobs.runtime.execute import Ended, NotStarted, Runner, execute, wants_context
 from kitaab_jobs.runtime.heartbeat import Heartbeat
 from kitaab_jobs.runtime.messages import FROM_LEDGER, MANY
 from kitaab_jobs.runtime.outcome import describe
@@ -50,12 +49,12 @@ def job(kind: Job) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a function as the job `kind` with Celery."""
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
-        wants_context = len(inspect.signature(function).parameters) > 3
+        with_context = wants_context(function)
 
         def task(self: Task[Any, Any], /, *given: Any, **args: Any) -> Any:
             worker = f"{self.request.hostname}/{os.getpid()}"
             engine = primary("kitaab-jobs job", ping=False)
-            runner = Runner(kind, function, engine, worker, heartbeat(), wants_context)
+            runner = Runner(kind, function, engine, worker, heartbeat(), with_context)
             try:
                 if MANY in args:
                     return execute_batch(runner, [UUID(id) for id in args[MANY]])

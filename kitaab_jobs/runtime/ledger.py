@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -35,7 +35,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import UUID as Uuid
 from sqlalchemy.orm import Session
 
-from kitaab_jobs.contract import MAX_PAYLOAD_BYTES, QUEUES, Job
+from kitaab_jobs.contract import QUEUES, Job, encode
+from kitaab_jobs.errors import BadPayload
 from kitaab_jobs.runtime.outcome import RELEASED, Outcome
 
 HEARTBEAT_SECONDS: float = 2
@@ -366,9 +367,9 @@ def finish(
     return row is not None
 
 
-def release(connection: Connection, claims: Sequence[Claim]) -> dict[UUID, str]:
-    """Give back jobs that were not done, without an attempt counted, and return their states."""
-    return settle(connection, [Settled(claim, RELEASED) for claim in claims])
+def released(claims: Iterable[Claim]) -> list[Settled]:
+    """Return what to settle for claims that are given back undone, without an attempt counted."""
+    return [Settled(claim, RELEASED) for claim in claims]
 
 
 def beat(connection: Connection, pulses: Sequence[Pulse]) -> dict[UUID, bool]:
@@ -401,14 +402,9 @@ def unstorable(args: dict[str, Any]) -> str | None:
     """Return why these arguments cannot be kept in the ledger, or None. A message may carry whatever JSON can say,
     and some things that it cannot."""
     try:
-        encoded = json.dumps(args, ensure_ascii=False, allow_nan=False)
-        size = len(encoded.encode())
-    except ValueError as error:  # not a number, or half of a surrogate pair
-        return f"the arguments are not JSON: {error}"
-    if "\\u0000" in encoded.replace("\\\\", ""):
-        return "the arguments contain a NUL character, which PostgreSQL cannot store"
-    if size > MAX_PAYLOAD_BYTES:
-        return f"the arguments have {size} bytes, and {MAX_PAYLOAD_BYTES} are allowed"
+        encode(args)
+    except BadPayload as error:
+        return error.message
     return None
 
 

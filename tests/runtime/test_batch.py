@@ -229,7 +229,7 @@ class TestBroken:
         def lose(session: Session, payload: Note) -> None:
             with effects.begin() as connection:
                 claim = ledger.Claim(ids["a"], SMALL.name, {}, 1, 3, get(ids["a"]).started_at, None, None)
-                ledger.release(connection, [claim])
+                ledger.settle(connection, ledger.released([claim]))
                 assert ledger.claim(connection, [ids["a"]], "w@there/2")
 
         once: list[str] = []

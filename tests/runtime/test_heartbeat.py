@@ -166,7 +166,7 @@ class TestLost:
         lost, *others = (start(effects) for _ in range(3))
         with Heartbeat(worker_engine, every=EVERY).holding([lost, *others]):
             with effects.begin() as connection:
-                ledger.release(connection, [lost.claim])
+                ledger.settle(connection, ledger.released([lost.claim]))
             wait_for(lambda: lost.is_to_stop)
             beats_for(effects, *[job.id for job in others])
             assert not any(job.is_to_stop for job in others)

@@ -46,7 +46,7 @@ def _claim_many(connection: Connection, id: UUID) -> object:
 
 
 def _release(connection: Connection, id: UUID) -> object:
-    return ledger.release(connection, [rows.claim_of(connection, id)])
+    return ledger.settle(connection, ledger.released([rows.claim_of(connection, id)]))
 
 
 def _beat(connection: Connection, id: UUID) -> object:

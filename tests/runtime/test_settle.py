@@ -121,7 +121,7 @@ class TestAnothersClaim:
         connection.execute(
             text("UPDATE jobs.jobs SET started_at = :at WHERE id = :id"), {"at": first.started_at, "id": id}
         )
-        assert ledger.release(connection, [first]) == {id: "ready"}
+        assert ledger.settle(connection, ledger.released([first])) == {id: "ready"}
         [second] = ledger.claim(connection, [id], "w@there/2")
         assert second.attempt == first.attempt
         assert ledger.settle(connection, [Settled(first, DEAD)]) == {}
@@ -165,7 +165,7 @@ def test_what_is_to_wait_is_not_published_before(connection: Connection) -> None
 
 def test_release_gives_the_attempt_back(connection: Connection) -> None:
     id = rows.add(connection, "running", attempt=5, max_attempts=5)
-    assert ledger.release(connection, [rows.claim_of(connection, id)]) == {id: "ready"}
+    assert ledger.settle(connection, ledger.released([rows.claim_of(connection, id)])) == {id: "ready"}
     row = rows.get(connection, id)
     assert (row.attempt, row.error) == (4, "its worker gave it back")
     [claim] = ledger.claim(connection, [id], "w")
