@@ -84,8 +84,7 @@ def frozen(stack: Stack, within: float = ENDS_WITHIN) -> list[Problem]:
     ended = "SELECT count(*) FROM jobs.jobs WHERE args ->> 'key' = '1' AND finished_at IS NOT NULL"
     wait_for(lambda: stack.scalar(ended), seconds=STARTS_WITHIN)
     os.kill(first[1], signal.SIGCONT)
-    # A message is acknowledged when its process is done with it, whatever came of it.
-    wait_for(lambda: stack.unacknowledged_messages() == 0, seconds=STARTS_WITHIN)
+    wait_for(lambda: not stack.open_transactions(), seconds=STARTS_WITHIN)
     return stack.problems(accepted, within=within)
 
 

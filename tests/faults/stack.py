@@ -157,6 +157,13 @@ class Stack:
         with Redis.from_url(self.redis.url(0)) as client:
             return int(str(client.hlen("unacked")))
 
+    def open_transactions(self) -> int:
+        """Return in how many transactions there is an answer that is not yet committed."""
+        found = self.scalar(
+            "SELECT count(*) FROM pg_locks WHERE relation = 'jobs.effects'::regclass AND mode = 'RowExclusiveLock'"
+        )
+        return int(found)
+
     def flush_redis(self) -> None:
         """Empty it, as somebody's FLUSHALL does."""
         client = Redis.from_url(self.redis.url(0))
