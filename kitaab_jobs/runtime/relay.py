@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Collection
+from contextlib import suppress
 
 import psycopg
 from celery import Celery
@@ -34,6 +35,8 @@ BATCH = 1000
 POLL_SECONDS = 1.0
 RESCUE_SECONDS = 5.0
 PROMOTE_SECONDS = 0.2
+# So often it is looked how long small jobs take, and so how many go into one message.
+LEARN_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 10.0
 # A queue is filled up again when half of what was sent last has been taken, or when nearly nothing waits.
 FEW_MESSAGES = 4
@@ -68,6 +71,7 @@ class Relay:
         self._listening: psycopg.Connection | None = None
         self._rescued_at = 0.0
         self._promoted_at = 0.0
+        self._learned_at = 0.0
         self._put_off = False
         self._seconds: dict[str, float] = {}
         self._sent: dict[str, int] = {}
@@ -85,6 +89,7 @@ class Relay:
         while not self._stop.is_set():
             try:
                 self._rescue_when_due()
+                self._learn_when_due()
                 busy = self.publish()
                 pause = self.poll_seconds
                 if busy:
@@ -118,6 +123,9 @@ class Relay:
             messages = fill(ready, JOBS, self._seconds)
             if messages:
                 self._send(messages)
+        # After the commit, for which the workers that have these messages wait.
+        if messages:
+            self._tell(messages)
         for queue in rooms:
             if count := sum(message.queue == queue for message in messages):
                 self._sent[queue] = count
@@ -157,22 +165,28 @@ class Relay:
         return {queue: BATCH for queue in QUEUES if queue not in full}
 
     def _send(self, messages: list[Message]) -> None:
-        """Put all messages into their queues in one trip, and tell of them in one event message."""
+        """Put all messages into their queues in one trip."""
         waiting: dict[str, list[str]] = {}
         for message in messages:
             waiting.setdefault(message.queue, []).append(pack(message))
         with self.app.connection_or_acquire() as connection:
-            channel = connection.default_channel
-            pipeline = channel.client.pipeline(transaction=False)
+            pipeline = connection.default_channel.client.pipeline(transaction=False)
             for queue, packed in waiting.items():
                 pipeline.lpush(queue, *packed)  # one by one from the left; workers take from the right
             pipeline.execute()
-            with self.app.events.Dispatcher(
-                channel=channel, buffer_group=["task"], buffer_limit=len(messages) + 1
-            ) as events:
-                for message in messages:
-                    events.send("task-sent", **sent_event(message))
-                events.flush(errors=False)
+
+    def _tell(self, messages: list[Message]) -> None:
+        """Tell Flower of them, in one event message. They are on their way whatever becomes of it."""
+        with (
+            suppress(*_AWAY),
+            self.app.connection_or_acquire() as connection,
+            self.app.events.Dispatcher(
+                channel=connection.default_channel, buffer_group=["task"], buffer_limit=len(messages) + 1
+            ) as events,
+        ):
+            for message in messages:
+                events.send("task-sent", **sent_event(message))
+            events.flush(errors=False)
 
     def _messages(self, queues: Collection[str]) -> dict[str, int]:
         """Return how many messages wait in each queue."""
@@ -191,13 +205,19 @@ class Relay:
         self.rescue()
         with self.engine.begin() as connection:
             ledger.touch(connection, self.name, "relay", VERSION)
-            self._seconds = outbox.seconds_each(connection, (job for job in JOBS.values() if job.batch > 1))
             strangers = outbox.strangers(connection, QUEUES)
             # Also where no kind has a limit any more: what was enqueued under one still waits for its turn.
             self._limited = _limited_kinds() or outbox.has_limited(connection)
         for queue, jobs in strangers.items():
             reason = f"no queue is called {queue!r}: the queues are {', '.join(QUEUES)}"
             log.warning("jobs wait", action="jobs_wait", queue=queue, jobs=jobs, reason=reason)
+
+    def _learn_when_due(self) -> None:
+        if time.monotonic() - self._learned_at < LEARN_SECONDS:
+            return
+        self._learned_at = time.monotonic()
+        with self.engine.begin() as connection:
+            self._seconds = outbox.seconds_each(connection, (job for job in JOBS.values() if job.batch > 1))
 
     def _wait(self) -> None:
         """Sleep until something is announced, or for a poll's length: shorter, where it put a look off."""
