@@ -153,10 +153,11 @@ def _run(session: Session, engine: Engine, id: UUID, kind: Job) -> Ran:
     except Exception as error:
         outcome = weigh_attempt(kind, context, error)
         states = ledger.settle(
-            session, [ledger.Settled(claim, outcome, progress=(context.done, context.total))]
+            session.connection(), [ledger.Settled(claim, outcome, progress=(context.done, context.total))]
         )
         return Ran(id, kind.name, states[id], None, outcome.error)
     states = ledger.settle(
-        session, [ledger.Settled(claim, SUCCEEDED, result, progress=(context.done, context.total))]
+        session.connection(),
+        [ledger.Settled(claim, SUCCEEDED, result, progress=(context.done, context.total))],
     )
     return Ran(id, kind.name, states[id], result, None)

@@ -16,15 +16,15 @@ from __future__ import annotations
 import inspect
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, NoReturn, Protocol
 from uuid import UUID
 
+import psycopg
 from billiard import common
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError, TimeoutError
+from sqlalchemy.exc import SQLAlchemyError, TimeoutError
 from sqlalchemy.orm import Session
 
 from kitaab_jobs.contract import Job
@@ -173,30 +173,18 @@ def claim_at_once(connection: Connection, runner: Runner, ids: Sequence[UUID]) -
     The connection may be one that broke since it was last used (nobody asks it first, which would be a trip for each
     job), so there is a second try. Had the first been committed unheard, the rescue finds those jobs.
     """
+    driver: psycopg.Connection = connection.connection.driver_connection  # type: ignore[assignment]  # SQLAlchemy's own type
     try:
-        with at_once(connection):
-            return ledger.claim(connection, ids, runner.worker, quick=True)
-    except DBAPIError as error:
-        if not error.connection_invalidated:
+        driver.autocommit = True
+        claims = ledger.claim(connection, ids, runner.worker, quick=True)
+        driver.autocommit = False
+        return claims
+    except BaseException as error:
+        connection.invalidate()  # whatever it was, nobody may take this connection for one that opens transactions
+        if not isinstance(error, psycopg.Error) or not is_connection_loss(error):
             raise
     with connection.begin():
         return ledger.claim(connection, ids, runner.worker)
-
-
-@contextmanager
-def at_once(connection: Connection) -> Iterator[None]:
-    """Let each statement in the block commit by itself."""
-    driver = connection.connection.driver_connection
-    assert driver is not None
-    driver.autocommit = True
-    try:
-        yield
-        connection.commit()
-    finally:
-        if connection.in_transaction():
-            connection.rollback()
-        if not driver.closed:
-            driver.autocommit = False
 
 
 class connected:  # reads as a verb: with connected(...)
@@ -218,7 +206,7 @@ class connected:  # reads as a verb: with connected(...)
         assert self._connection is not None
         self._connection.close()
         # Whatever comes after the claim is recorded there, and does not come up to here.
-        if isinstance(error, SQLAlchemyError) and (
+        if isinstance(error, SQLAlchemyError | psycopg.Error) and (
             is_connection_loss(error) or is_contention(error) or isinstance(error, TimeoutError)
         ):
             raise self._not_started(error) from error
@@ -247,9 +235,9 @@ def record_failures(engine: Engine, settled: Sequence[ledger.Settled]) -> dict[U
         try:
             with engine.begin() as connection:
                 return ledger.settle(connection, settled)
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, psycopg.Error) as error:
             # A connection that broke while nobody used it gives way to a new one.
-            if isinstance(error, DBAPIError) and error.connection_invalidated and not last:
+            if is_connection_loss(error) and not last:
                 continue
             # The database is away. The heartbeat has stopped, so the rescue takes it from here.
             ids = [str(s.claim.id) for s in settled]

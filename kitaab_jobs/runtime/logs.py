@@ -28,7 +28,12 @@ _QUIET = ("celery.worker.strategy", "celery.app.trace", "amqp", "kombu", "alembi
 def configure(settings: Settings) -> None:
     """Send structlog's and the standard library's lines to stderr in one format."""
     structlog.configure(
-        processors=[*_CHAIN, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        # First, so that a line nobody wants to read costs nothing.
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *_CHAIN,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
         wrapper_class=structlog.stdlib.BoundLogger,
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,

@@ -194,7 +194,8 @@ def change(module: ModuleType, name: str, old: str, new: str) -> None:
 
 def without_claim() -> None:
     """Whoever gets a message runs its job."""
-    change(ledger, "_CLAIM", "AND state IN ('scheduled', 'ready', 'published') ", "")
+    change(ledger, "_CLAIM_ONE", "WHERE id = %(id)s AND", "WHERE false AND id = %(id)s AND")
+    change(ledger, "_CLAIM", "AND state::text IN ('scheduled', 'ready', 'published')", "")
     change(ledger, "_CLAIM", "WHERE state = 'published' OR state = 'ready' AND NOT limited", "")
     # A constraint would refuse a job that has ended and runs.
     change(ledger, "_CLAIM", "SET state = 'running',", "SET state = 'running', finished_at = NULL,")
@@ -219,8 +220,8 @@ def without_attempt() -> None:
 def without_settle() -> None:
     """A job's end is written whatever became of the job meanwhile."""
     without_attempt()
-    change(ledger, "_SETTLE", "AND j.state = 'running'", "")
-    change(ledger, "_FINISH", "AND state = 'running'", "")
+    change(ledger, "_SETTLE", "AND j.state::text = 'running'", "")
+    change(ledger, "_FINISH", "AND state::text = 'running'", "")
 
 
 def without_lock_of_fires() -> None:
