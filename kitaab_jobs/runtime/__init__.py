@@ -23,5 +23,6 @@
 | endings | how the runs of fires ended, and the pause after failures |
 | schedules | what operators do with schedules |
 | scheduler | the Celery beat scheduler over them |
+| liveness | whether any beat is at work |
 | logs | one sentence and a stable action key for each line |
 """
