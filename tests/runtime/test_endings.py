@@ -21,7 +21,8 @@ def ended(connection: Connection, name: str) -> list[str | None]:
 
 def settle(connection: Connection, limit: int = 500) -> dict[str, str]:
     """Look at all open fires once, and return which schedules were paused."""
-    paused, beyond = {}, endings.START
+    paused: dict[str, str] = {}
+    beyond = endings.START
     for _ in range(100):
         found = endings.settle_some(connection, beyond, NOON, limit)
         paused |= found.paused
