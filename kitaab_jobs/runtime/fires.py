@@ -341,7 +341,9 @@ def _decided(each: Due, now: dt.datetime, share: int) -> tuple[list[Verdict], dt
     entry, plan = each.entry, each.entry.plan
     assert entry.next_fire_at is not None
     planned = [entry.next_fire_at]
-    while (following := plan.next_fire(planned[-1])) is not None and following <= now and len(planned) < share:
+    while (
+        (following := plan.next_fire(planned[-1])) is not None and following <= now and len(planned) < share
+    ):
         planned.append(following)
     if not each.known:
         raise UnknownJob(f"no job is called {entry.job!r}")

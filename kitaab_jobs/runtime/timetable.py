@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from kitaab_jobs.contract import Job, encode
-from kitaab_jobs.errors import NoSuchInstant, UsageError
+from kitaab_jobs.errors import BadPayload, NoSuchInstant, UsageError
 from kitaab_jobs.runtime.policies import CatchUp, Overlap, Plan, Policy
 from kitaab_jobs.timing import Cadence, Dst, parse, span, to_utc
 
@@ -59,7 +59,10 @@ class Schedule:
                 remedy="use letters, digits and _ . : / -, at most 128, the first of them a letter or digit",
             )
         _ = self.cadence
-        encode(self.args)
+        try:
+            encode(self.args)
+        except TypeError as error:
+            raise BadPayload(f"{self.name}: the arguments are not JSON: {error}") from None
         self.job.parse(dict(self.args))
         self._one_of("catch_up", self.catch_up, get_args(CatchUp))
         self._one_of("overlap", self.policy.overlap, get_args(Overlap))

@@ -134,6 +134,25 @@ class TestPauseAfterFailures:
         row = schedule(connection, "a")
         assert (row.failures, row.paused_at) == (2, None)
 
+    def test_what_ended_before_it_was_resumed_does_not_count(self, connection: Connection) -> None:
+        add_schedule(connection, "a", pause_after_failures=3)
+        self.run(connection, "dd")
+        schedules.pause(connection, "a", now=NOON + 1.5 * HOUR, by="amira", note="")
+        schedules.resume(connection, "a", now=NOON + 1.6 * HOUR)
+        self.run(connection, "d")
+        settle(connection)
+        row = schedule(connection, "a")
+        assert (row.failures, row.paused_at) == (1, None)
+
+    def test_what_waits_is_skipped_with_the_pause(self, connection: Connection) -> None:
+        add_schedule(connection, "a", pause_after_failures=1, overlap="queue")
+        for n in range(3):
+            tick(connection, "a", NOON + n * HOUR)
+        end_runs(connection, "a", "dead")
+        settle(connection)
+        assert explained(connection, "a")[1:] == [(NOON + n * HOUR, "skipped", "paused") for n in (1, 2)]
+        assert fires.release(connection, NOON + 3 * HOUR) == []
+
     def test_without_the_policy_failures_are_counted_and_nothing_more(self, connection: Connection) -> None:
         add_schedule(connection, "a")
         self.run(connection, "dddd")

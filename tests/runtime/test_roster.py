@@ -141,11 +141,12 @@ class TestSync:
     def test_many_beats_start_at_once(self, effects: Engine, worker_engine: Engine) -> None:
         lines = [line(f"s{n}") for n in range(10)]
         barrier = threading.Barrier(4)
+        added: list[str] = []
 
         def start() -> None:
             barrier.wait()
             with worker_engine.begin() as connection:
-                roster.sync(connection, lines, NOW)
+                added.extend(roster.sync(connection, lines, NOW).added)
 
         threads = [threading.Thread(target=start) for _ in range(4)]
         for thread in threads:
@@ -153,7 +154,7 @@ class TestSync:
         for thread in threads:
             thread.join()
         with effects.connect() as connection:
-            assert len(names(connection)) == 10
+            assert names(connection) == sorted(added) == [line.name for line in lines]
 
 
 class TestWhatWaits:

@@ -36,6 +36,7 @@ class TestRefused:
             ({"args": {"limit": 0}}, BadPayload, r"progress\.refresh: limit: .*it was 0"),
             ({"job": contract.REMINDERS_DELIVER}, BadPayload, r"reminders\.deliver: zone: Field required"),
             ({"args": {"limit": 5, "note": "x" * 70_000}}, BadPayload, "bytes, and 65536 are allowed"),
+            ({"args": {"limit": {1, 2}}}, BadPayload, "a: the arguments are not JSON: Object of type set"),
             ({"name": ""}, UsageError, "'' is no name for a schedule"),
             ({"name": "two words"}, UsageError, "'two words' is no name"),
             ({"name": "a" * 129}, UsageError, "at most 128"),
