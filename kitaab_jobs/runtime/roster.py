@@ -284,7 +284,8 @@ def sync(connection: Connection, lines: Iterable[Schedule], now: dt.datetime) ->
 
 
 def replan(connection: Connection, now: dt.datetime) -> list[str]:
-    """Bring back next fires that are later than the first one after now, and return whose they were.
+    """Bring back next fires that are later than the first one after now, plan what was added by SQL without one, and
+    return whose they were.
 
     A clock that was wrong for a moment leaves them in the far future, and what lies between on record as missed, which
     is taken back. What was fired by it stands in jobs.fires, so nothing is fired twice.
@@ -292,13 +293,13 @@ def replan(connection: Connection, now: dt.datetime) -> list[str]:
     connection.execute(_TAKE_BACK, {"now": now})
     found = []
     for entry in entries(connection):
-        if entry.next_fire_at is None:
+        if entry.next_fire_at is None and entry.paused_by == "beat":
             continue
         try:
             first = entry.plan.next_fire(now)
         except KitaabError:
             continue
-        if first is not None and first < entry.next_fire_at:
+        if first is not None and (entry.next_fire_at is None or first < entry.next_fire_at):
             found.append({"name": entry.name, "next_fire_at": first})
     if found:
         connection.execute(_MOVE, found)

@@ -210,7 +210,9 @@ class LedgerScheduler(Scheduler):
 
     def _log_moved(self, names: list[str]) -> None:
         for name in names:
-            log.warning(f"{name} was planned too far ahead", action="schedule_replanned", schedule=name)
+            log.warning(
+                f"{name} was not planned, or too far ahead", action="schedule_replanned", schedule=name
+            )
 
     def _touch(self) -> None:
         if time.monotonic() - self._touched_at >= TOUCH_SECONDS:

@@ -17,6 +17,7 @@ Span = str | dt.timedelta
 When = str | dt.datetime
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}")
+LONGEST_SPAN = dt.timedelta(days=3660)
 LONGEST_JITTER = dt.timedelta(hours=24)
 
 
@@ -132,6 +133,8 @@ class Schedule:
         except ValueError:
             raise self._refused(f"{name} {given!r} is not a time", remedy) from None
         try:
+            if not 1970 <= moment.year < 9999:
+                raise self._refused(f"{name} {given} is not between 1970 and 9998", remedy)
             if moment.tzinfo is not None:
                 return moment.astimezone(dt.UTC)
             if isinstance(given, str):
@@ -145,7 +148,7 @@ class Schedule:
         if given is None:
             return None
         found = span(given) if isinstance(given, str) else given
-        if found is None or found <= dt.timedelta(0):
+        if found is None or not dt.timedelta(0) < found <= LONGEST_SPAN:
             raise self._refused(
                 f"{name} {given!r} is not a length of time", "write it like 30s, 5m, 2h or 7d"
             )

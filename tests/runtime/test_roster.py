@@ -195,9 +195,15 @@ class TestReplan:
         assert fired_jobs(connection, "a") == [NOON + n * HOUR for n in range(4)]
         assert list(recorded(connection, "a").values()) == ["fired"] * 4
 
+    def test_what_was_added_by_sql_is_planned(self, connection: Connection) -> None:
+        add_schedule(connection, "a", next_fire_at=None)
+        assert roster.replan(connection, NOW) == ["a"]
+        assert schedule(connection, "a").next_fire_at == NOON + HOUR
+
     def test_what_is_in_order_stays(self, connection: Connection) -> None:
         add_schedule(connection, "due")
         add_schedule(connection, "starts", starts_at=NOON + 48 * HOUR, next_fire_at=NOON + 48 * HOUR)
-        add_schedule(connection, "ended", next_fire_at=None)
+        add_schedule(connection, "ended", next_fire_at=None, ends_at=NOON)
+        add_schedule(connection, "unreadable", next_fire_at=None, paused_at=NOON, paused_by="beat")
         add_schedule(connection, "spoiled", line="61 * * * *", next_fire_at=NOON + 48 * HOUR)
         assert roster.replan(connection, NOON + HOUR) == []
