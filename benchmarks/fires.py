@@ -198,13 +198,21 @@ def _judged(run: Run, seen: Seen, minutes: list[float]) -> Figures:
     for n, at in seen.enqueued:
         first[n] = min(at, first.get(n, at))
     late = [first[n] - minute for n, minute in planned.items() if n in first]
+    missed = Counter(minute for n, minute in planned.items() if times[n] == 0)
+    doubled = Counter(minute for n, minute in planned.items() for _ in range(times[n] - 1))
+    by_minute = {
+        f"{what}_{number}": counts[minute]
+        for what, counts in (("missed", missed), ("doubled", doubled))
+        for number, minute in enumerate(minutes, 1)
+    }
     return {
         "planned": len(planned),
-        "missed": sum(times[n] == 0 for n in planned),
-        "doubled": sum(times[n] - 1 for n in planned if times[n] > 1),
+        "missed": missed.total(),
+        "doubled": doubled.total(),
         "late": sum(seconds > LATE_SECONDS for seconds in late),
         "latest_s": max(late, default=float("nan")),
         "unplanned": sum(many for n, many in times.items() if n not in planned),
+        **by_minute,
     }
 
 
@@ -213,8 +221,10 @@ def _is_of(n: int, minute: float) -> bool:
 
 
 def _next_minute() -> float:
-    """Return the first full minute before which a beat has time to start."""
-    return (time.time() + START_WITHIN) // MINUTE * MINUTE + MINUTE
+    """Return the first full minute before which a beat has time to start, when none comes before it any more."""
+    minute = (time.time() + START_WITHIN) // MINUTE * MINUTE + MINUTE
+    _sleep_until(minute - MINUTE + 2)
+    return minute
 
 
 def _sleep_until(at: float) -> None:
