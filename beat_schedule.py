@@ -1,18 +1,28 @@
-"""The timetable: what runs when, and why.
+"""The timetable: what runs when, and why. One line is one schedule; nothing else decides when a job runs by itself.
 
-One line is one schedule. `cron` has five fields (minute hour day month weekday), or is "@daily" and the
-like, or "every 30s"; `zone` is the IANA zone in which it is read. The jobs are those of contract.py.
-Read at the start of beat.
+    cron   five fields: minute, hour, day of month, month, day of week. A zone may be its last word:
+           "0 21 * * * Asia/Karachi". Or "@daily" and the like, or "every 30s".
+    note   why it runs, for whoever reads the list of schedules.
+
+A line may say more: zone="Asia/Karachi", args={"limit": 5000}, catch_up="all", catch_up_window="3h", overlap="queue",
+jitter="5m", starts_at="2026-12-01 09:00", ends_at=..., dst="literal", pause_after_failures=3. docs/schedules.md says
+what each of them does. Where a line says nothing: UTC; after a time without beat the latest fire runs; a fire is left out
+while the run before it is not over.
+
+beat reads this file when it starts, and refuses one with a mistake, by the line's name. Times are in UTC.
 """
 
 from kitaab_jobs import contract
 from kitaab_jobs.runtime.timetable import Schedule
 
 TIMETABLE = [
-    # name                     job                                cron, zone and why
-    Schedule("progress.refresh", contract.PROGRESS_REFRESH, cron="every 3s", note="an entry shows in its merit within seconds"),
-    Schedule("progress.reconcile", contract.PROGRESS_RECONCILE, cron="30 3 * * *", note="nightly proof that nothing drifted"),
-    Schedule("reminders.dispatch", contract.REMINDERS_DISPATCH, cron="* * * * *", note="reminders are due at full minutes"),
-    Schedule("archive.purge_jobs", contract.ARCHIVE_PURGE_JOBS, cron="*/10 * * * *", args={"limit": 5000}, note="the ledger stays small"),
-    Schedule("archive.make_partitions", contract.ARCHIVE_MAKE_PARTITIONS, cron="15 0 * * *", note="partitions stand ready months ahead"),
+    # what people wait for
+    Schedule("progress.refresh",        contract.PROGRESS_REFRESH,        cron="every 3s",     note="an entry shows in its merit within seconds"),
+    Schedule("reminders.dispatch",      contract.REMINDERS_DISPATCH,      cron="* * * * *",    note="reminders are due at full minutes"),
+    # every hour or more often
+    Schedule("archive.purge_jobs",      contract.ARCHIVE_PURGE_JOBS,      cron="*/10 * * * *", note="the ledger stays small", args={"limit": 5000}),
+    # every night
+    Schedule("archive.make_partitions", contract.ARCHIVE_MAKE_PARTITIONS, cron="15 0 * * *",   note="partitions stand ready months ahead"),
+    Schedule("progress.reconcile",      contract.PROGRESS_RECONCILE,      cron="30 3 * * *",   note="nightly proof that nothing drifted"),
+    # every week and every month: nothing yet
 ]  # fmt: skip

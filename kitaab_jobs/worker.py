@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 import threading
+import time
 import warnings
 from importlib import import_module
 from typing import Any
@@ -21,6 +22,7 @@ from kitaab_jobs.errors import KitaabError
 from kitaab_jobs.runtime import ledger, logs
 from kitaab_jobs.runtime.app import app, configuration
 from kitaab_jobs.runtime.job import job_id
+from kitaab_jobs.runtime.liveness import BeatWatch, beat_silence
 from kitaab_jobs.runtime.messages import MANY
 from kitaab_jobs.settings import VERSION, settings
 
@@ -77,13 +79,16 @@ def _stay_announced() -> None:
     name = f"worker@{socket.gethostname()}/{os.getpid()}"
     engine = primary("kitaab-jobs worker")
     known = False
+    watch = BeatWatch(time.monotonic())
     while True:
         try:
             with engine.begin() as connection:
                 if not known:
                     sync_kinds(connection)
                 ledger.touch(connection, name, "worker", VERSION)
+                silent = beat_silence(connection)
             known = True
+            watch.look(silent, time.monotonic())
         except SQLAlchemyError as error:
             log.warning("worker not announced", action="announce_failed", error=str(error).splitlines()[0])
         threading.Event().wait(TOUCH_SECONDS)

@@ -10,7 +10,7 @@
 | goals | merits, merit_items, targets, target_items |
 | audit | audit_log |
 | ledger | jobs.queues, jobs.kinds, jobs.jobs |
-| schedules | jobs.schedules, jobs.fires, jobs.processes |
+| schedules | jobs.schedules, jobs.fires, jobs.waiting_fires, jobs.processes |
 | chores | jobs.deliveries, jobs.progress_marks, jobs.partitioned_tables |
 """
 
@@ -23,7 +23,7 @@ from kitaab_jobs.models.entries import Entry, EntryHistory
 from kitaab_jobs.models.goals import Merit, MeritItem, Target, TargetItem
 from kitaab_jobs.models.ledger import JobRow, Kind, Queue
 from kitaab_jobs.models.people import User
-from kitaab_jobs.models.schedules import Fire, Process, ScheduleRow
+from kitaab_jobs.models.schedules import Fire, Process, ScheduleRow, WaitingFire
 from kitaab_jobs.models.sharing import Permission, Relation
 
 __all__ = [
@@ -54,4 +54,5 @@ __all__ = [
     "Target",
     "TargetItem",
     "User",
+    "WaitingFire",
 ]

@@ -17,7 +17,12 @@
 | canvas | what Celery's chains and chords hang on a message |
 | operators | SQL of `kitaab-jobs jobs` |
 | timetable | what a line of beat_schedule.py is |
-| fires | all SQL on jobs.schedules and jobs.fires |
+| policies | what becomes of planned fires that are late, or come too soon: the decisions |
+| roster | the rows of jobs.schedules, and the file brought into them |
+| fires | what a beat does when fires are due |
+| endings | how the runs of fires ended, and the pause after failures |
+| schedules | what operators do with schedules |
 | scheduler | the Celery beat scheduler over them |
+| liveness | whether any beat is at work |
 | logs | one sentence and a stable action key for each line |
 """

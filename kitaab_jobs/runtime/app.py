@@ -9,6 +9,7 @@ from kombu import Queue
 
 from kitaab_jobs.contract import JOBS, QUEUES
 from kitaab_jobs.runtime import broker
+from kitaab_jobs.runtime.liveness import BEAT_SILENT_SECONDS
 from kitaab_jobs.settings import Settings
 
 broker.install()
@@ -81,4 +82,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "worker_hijack_root_logger": False,
         "beat_scheduler": "kitaab_jobs.runtime.scheduler:LedgerScheduler",
         "beat_max_loop_interval": 1,
+        # `celery -A kitaab_jobs inspect ping -d celerybeat@<host>` is answered while the scheduler ticks.
+        "beat_enable_remote_control": True,
+        "beat_remote_control_max_tick_age": BEAT_SILENT_SECONDS,
     }

@@ -7,6 +7,7 @@ whole platform.
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import signal
 import socket
@@ -18,15 +19,13 @@ from typing import Any, ClassVar
 
 from celery.beat import Scheduler
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from kitaab_jobs.db.engines import libpq_url, primary
 from kitaab_jobs.db.migrate import sync_kinds
-from kitaab_jobs.db.retries import is_connection_loss, is_contention
 from kitaab_jobs.errors import KitaabError
-from kitaab_jobs.runtime import fires, ledger, outbox
+from kitaab_jobs.runtime import endings, fires, ledger, outbox, roster
 from kitaab_jobs.runtime.logs import logger
-from kitaab_jobs.runtime.outcome import describe
 from kitaab_jobs.runtime.relay import RESCUE_SECONDS, Relay
 from kitaab_jobs.runtime.timetable import Schedule, timetable
 from kitaab_jobs.settings import VERSION, settings
@@ -34,6 +33,9 @@ from kitaab_jobs.settings import VERSION, settings
 log = logger(__name__)
 
 TOUCH_SECONDS = 5.0
+SETTLE_SECONDS = 1.0
+# Less than this is how clocks are kept right.
+SET_BACK = dt.timedelta(seconds=30)
 # What is due may be another beat's to fire just now: look again soon, not at once.
 SHORTEST_WAIT_SECONDS = 0.05
 
@@ -49,6 +51,9 @@ class LedgerScheduler(Scheduler):
         self.name = f"beat@{socket.gethostname()}/{os.getpid()}"
         self._touched_at = 0.0
         self._synced = False
+        self._seen_at: dt.datetime | None = None
+        self._settled_at = 0.0
+        self._beyond = endings.START
         self._ticked = False
         self._stopping = False
         self._relay: Relay | None = None
@@ -86,10 +91,9 @@ class LedgerScheduler(Scheduler):
             raise SystemExit
         try:
             self._sync_once()
-            self._fire_due()
+            wait = self._fire_all()
+            self._settle()
             self._touch()
-            with self.engine.connect() as connection:
-                wait = fires.seconds_to_next(connection)
         except SQLAlchemyError as error:
             log.warning("beat waits for the database", action="beat_waits", error=str(error).splitlines()[0])
             return 1.0
@@ -118,41 +122,89 @@ class LedgerScheduler(Scheduler):
             raise SystemExit
         self._stopping = True
 
+    def clock(self, connection: Connection) -> dt.datetime:
+        """Return the time by which it fires: the database's, so that all beats agree."""
+        return roster.clock(connection)
+
     def _sync_once(self) -> None:
         if self._synced:
             return
         with self.engine.begin() as connection:
             sync_kinds(connection)
-            removed = fires.sync(connection, self.lines)
+            now = self.clock(connection)
+            synced = roster.sync(connection, self.lines, now)
+            moved = roster.replan(connection, now)
         self._synced = True
-        log.info("timetable read", action="timetable_read", schedules=len(self.lines), removed=removed)
+        for name in synced.added:
+            log.info(f"{name} added", action="schedule_added", schedule=name)
+        for name, fields in synced.changed.items():
+            log.info(f"{name} changed", action="schedule_changed", schedule=name, fields=fields)
+        for name in synced.removed:
+            log.info(f"{name} removed", action="schedule_removed", schedule=name)
+        self._log_moved(moved)
+        log.info("timetable read", action="timetable_read", schedules=len(self.lines))
 
-    def _fire_due(self) -> None:
-        with self.engine.begin() as connection:
-            for schedule in fires.due(connection):
-                self._fire(connection, schedule)
+    def _fire_all(self) -> float | None:
+        """Fire until nothing is due, and return the seconds until something is."""
+        while True:
+            with self.engine.begin() as connection:
+                now = self._now(connection)
+                ticked = fires.fire_due(connection, now)
+                released = fires.release(connection, now)
+                wait = fires.seconds_to_next(connection, now)
+            for each in (*ticked, *released):
+                self._log(each)
+            if self._stopping or len(ticked) < fires.MOST_SCHEDULES or wait is None or wait > 0:
+                return wait
 
-    def _fire(self, connection: Connection, schedule: fires.Due) -> None:
-        try:
-            with connection.begin_nested():
-                fired = fires.fire(connection, schedule)
-        except (KitaabError, DBAPIError) as error:
-            if is_connection_loss(error) or is_contention(error):
-                raise
-            # One schedule's trouble, such as a job that no longer exists, must not hold up the others.
-            reason = describe(error)
-            fires.skip(connection, schedule, reason)
-            log.error(
-                f"{schedule.name} failed", action="schedule_failed", schedule=schedule.name, error=reason
+    def _now(self, connection: Connection) -> dt.datetime:
+        """Return the time; where the clock was set back, plan anew what it had put too far ahead."""
+        now = self.clock(connection)
+        if self._seen_at is not None and now < self._seen_at - SET_BACK:
+            log.warning(
+                "the clock was set back",
+                action="clock_set_back",
+                seconds=(self._seen_at - now).total_seconds(),
             )
+            self._log_moved(roster.replan(connection, now))
+        self._seen_at = now
+        return now
+
+    def _settle(self) -> None:
+        if time.monotonic() - self._settled_at < SETTLE_SECONDS:
+            return
+        self._settled_at = time.monotonic()
+        with self.engine.begin() as connection:
+            settled = endings.settle_some(connection, self._beyond, self.clock(connection))
+        self._beyond = settled.beyond
+        for name, reason in settled.paused.items():
+            self._log_paused(name, reason)
+
+    def _log(self, each: fires.Ticked) -> None:
+        name = each.name
+        if each.error is not None:
+            log.error(f"{name} failed", action="schedule_failed", schedule=name, error=each.error)
             return
         log.info(
-            f"{schedule.name} " + ("fired" if fired.job_id else "skipped"),
-            action="schedule_fired" if fired.job_id else "schedule_skipped",
-            schedule=schedule.name,
-            job_id=str(fired.job_id) if fired.job_id else None,
-            missed=fired.missed,
+            f"{name} " + ("fired" if each.job_ids else "waits" if each.waiting else "skipped"),
+            action="schedule_fired"
+            if each.job_ids
+            else "schedule_waits"
+            if each.waiting
+            else "schedule_skipped",
+            schedule=name,
+            job_id=str(each.job_ids[-1]) if each.job_ids else None,
+            fired=len(each.job_ids),
+            skipped=each.skipped,
+            missed=each.missed,
         )
+
+    def _log_paused(self, name: str, reason: str) -> None:
+        log.error(f"{name} is paused", action="schedule_paused", schedule=name, reason=reason)
+
+    def _log_moved(self, names: list[str]) -> None:
+        for name in names:
+            log.warning(f"{name} was planned too far ahead", action="schedule_replanned", schedule=name)
 
     def _touch(self) -> None:
         if time.monotonic() - self._touched_at >= TOUCH_SECONDS:

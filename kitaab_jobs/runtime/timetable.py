@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
-from kitaab_jobs.contract import Job
-from kitaab_jobs.errors import UsageError
-from kitaab_jobs.timing import Cadence, parse
+from kitaab_jobs.contract import Job, encode
+from kitaab_jobs.errors import NoSuchInstant, UsageError
+from kitaab_jobs.runtime.policies import CatchUp, Overlap, Plan, Policy
+from kitaab_jobs.timing import Cadence, Dst, parse, span, to_utc
+
+Span = str | dt.timedelta
+When = str | dt.datetime
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}")
+LONGEST_JITTER = dt.timedelta(hours=24)
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """One line of the timetable.
+    """One schedule. A bad line, zone, payload or policy is refused where it is written.
 
-    `cron` is a cron line of five fields, "@daily" and the like, or "every 30s"; `zone` is the IANA
-    zone in which it is read. A bad line, zone or payload is refused when the file is read.
+    `cron` is a cron line of five fields, "@daily" and the like, or "every 30s"; `zone` is the IANA zone in which it
+    is read, which may also be the last word of the line.
+
+    - `catch_up`: of the fires that were due while no beat ran, none runs ("skip"), the latest ("latest") or each
+      ("all"); with a `catch_up_window` ("3h"), none that is found later than that.
+    - `overlap`: while the run before is not over, a fire is left out ("skip"), waits for it ("queue"), runs beside it
+      ("allow"), or cancels it ("cancel_running"). Where nothing is said: "skip", and "queue" with catch_up="all".
+    - `jitter`: each run starts up to so much later ("5m"); how much is always the same for one fire.
+    - `starts_at`, `ends_at`: nothing fires before or after; "2026-12-01 09:00" is in the schedule's zone.
+    - `dst`: the rule for times that a clock change skips or repeats, as `kitaab_jobs.timing` has it.
+    - `pause_after_failures`: after so many runs in a row that ended dead, it is paused.
     """
 
     name: str
@@ -24,16 +42,118 @@ class Schedule:
     cron: str
     zone: str = "UTC"
     args: Mapping[str, Any] = field(default_factory=dict)
+    catch_up: CatchUp = "latest"
+    catch_up_window: Span | None = None
+    overlap: Overlap | None = None
+    jitter: Span | None = None
+    starts_at: When | None = None
+    ends_at: When | None = None
+    dst: Dst = "cron"
+    pause_after_failures: int | None = None
     note: str = ""
 
     def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise UsageError(
+                f"{self.name[:140]!r} is no name for a schedule",
+                remedy="use letters, digits and _ . : / -, at most 128, the first of them a letter or digit",
+            )
         _ = self.cadence
+        encode(self.args)
         self.job.parse(dict(self.args))
+        self._one_of("catch_up", self.catch_up, get_args(CatchUp))
+        self._one_of("overlap", self.policy.overlap, get_args(Overlap))
+        if self.catch_up == "skip" and self.catch_up_window is not None:
+            raise self._refused(
+                "catch_up='skip' has no window", "leave it out, or catch up on 'latest' or 'all'"
+            )
+        self._check_jitter()
+        if self.pause_after_failures is not None and self.pause_after_failures < 1:
+            raise self._refused(f"pause_after_failures is {self.pause_after_failures}", "it is 1 or more")
+        if len(self.note) > 10_000 or "\0" in self.note:
+            raise self._refused("the note cannot be stored", "at most 10,000 characters, and no NUL")
+        self._check_bounds()
 
     @property
     def cadence(self) -> Cadence:
+        """When it fires, without its bounds."""
+        return parse(self.cron, self.zone, dst=self.dst)
+
+    @property
+    def plan(self) -> Plan:
         """When it fires."""
-        return parse(self.cron, self.zone)
+        return Plan(self.cadence, self._instant("starts_at"), self._instant("ends_at"))
+
+    @property
+    def policy(self) -> Policy:
+        """What becomes of fires that are late, or come while a run is not over."""
+        overlap = self.overlap or ("queue" if self.catch_up == "all" else "skip")
+        return Policy(self.catch_up, self._span("catch_up_window"), overlap)
+
+    @property
+    def longest_jitter(self) -> dt.timedelta:
+        """How much later than planned a run starts at most."""
+        return self._span("jitter") or dt.timedelta(0)
+
+    def _check_jitter(self) -> None:
+        jitter = self.longest_jitter
+        if jitter > LONGEST_JITTER:
+            raise self._refused(f"jitter is {self.jitter!r}", "it is at most 24h")
+        if self.cadence.is_interval:
+            first = self.cadence.next_fire(dt.datetime(2000, 1, 1, tzinfo=dt.UTC))
+            if jitter >= self.cadence.next_fire(first) - first:
+                raise self._refused(
+                    f"jitter is {self.jitter!r}, and it fires {self.cron!r}",
+                    "let it be shorter than the interval",
+                )
+
+    def _check_bounds(self) -> None:
+        plan = self.plan
+        if plan.ends_at is None:
+            return
+        if plan.starts_at is not None and plan.ends_at < plan.starts_at:
+            raise self._refused(
+                f"ends_at {self.ends_at} is before starts_at {self.starts_at}", "turn them round"
+            )
+        first = plan.starts_at or dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+        if plan.next_fire(first - dt.timedelta(microseconds=1)) is None:
+            raise self._refused(f"{self.cron!r} never fires until {self.ends_at}", "give it more time")
+
+    def _instant(self, name: str) -> dt.datetime | None:
+        given: When | None = getattr(self, name)
+        remedy = "write '2026-12-01 09:00' (in its zone), '2026-12-01T09:00Z', or a time with a zone"
+        if given is None:
+            return None
+        try:
+            moment = dt.datetime.fromisoformat(given.strip()) if isinstance(given, str) else given
+        except ValueError:
+            raise self._refused(f"{name} {given!r} is not a time", remedy) from None
+        try:
+            if moment.tzinfo is not None:
+                return moment.astimezone(dt.UTC)
+            if isinstance(given, str):
+                return to_utc(moment.date(), moment.time(), self.cadence.zone)
+        except (OverflowError, NoSuchInstant):
+            raise self._refused(f"{name} {given!r} does not exist in {self.cadence.zone}", remedy) from None
+        raise self._refused(f"{name} {given} has no time zone", remedy)
+
+    def _span(self, name: str) -> dt.timedelta | None:
+        given: Span | None = getattr(self, name)
+        if given is None:
+            return None
+        found = span(given) if isinstance(given, str) else given
+        if found is None or found <= dt.timedelta(0):
+            raise self._refused(
+                f"{name} {given!r} is not a length of time", "write it like 30s, 5m, 2h or 7d"
+            )
+        return found
+
+    def _one_of(self, name: str, value: str, known: tuple[str, ...]) -> None:
+        if value not in known:
+            raise self._refused(f"{name} is {value!r}", f"it takes {', '.join(map(repr, known))}")
+
+    def _refused(self, what: str, remedy: str) -> UsageError:
+        return UsageError(f"{self.name}: {what}", remedy=remedy)
 
 
 def timetable() -> list[Schedule]:

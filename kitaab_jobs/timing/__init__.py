@@ -7,7 +7,7 @@ instant, `cron` when a schedule fires.
 
 from __future__ import annotations
 
-from kitaab_jobs.timing.cron import Cadence, Dst, fires_between, next_fires, parse
+from kitaab_jobs.timing.cron import Cadence, Dst, fires_between, next_fires, parse, span
 from kitaab_jobs.timing.zones import (
     is_zone,
     local_date,
@@ -30,6 +30,7 @@ __all__ = [
     "next_fires",
     "next_local",
     "parse",
+    "span",
     "to_utc",
     "zone",
     "zone_data_versions",

@@ -230,13 +230,18 @@ def _ever(search: croniter) -> bool:
     return True
 
 
+def span(text: str) -> timedelta | None:
+    """Return the time in "30s", "5m", "2h" or "7d"; None where it is none, or no longer than nothing."""
+    match = _INTERVAL.fullmatch(text.strip().lower())
+    step = timedelta(seconds=int(match["count"]) * _UNITS[match["unit"]]) if match else timedelta(0)
+    return step if _SECOND <= step <= _LONGEST else None
+
+
 def _interval(line: str, words: list[str]) -> timedelta:
-    match = _INTERVAL.fullmatch(words[0].lower()) if len(words) == 1 else None
-    if match:
-        step = timedelta(seconds=int(match["count"]) * _UNITS[match["unit"]])
-        if _SECOND <= step <= _LONGEST:
-            return step
-    raise BadCron(
-        f"{line!r} is not an interval",
-        remedy=f"write 'every' and a whole number of s, m, h or d, from 1s to {_LONGEST.days}d: every 30s",
-    )
+    step = span(words[0]) if len(words) == 1 else None
+    if step is None:
+        raise BadCron(
+            f"{line!r} is not an interval",
+            remedy=f"write 'every' and a whole number of s, m, h or d, from 1s to {_LONGEST.days}d: every 30s",
+        )
+    return step

@@ -225,7 +225,7 @@ def without_settle() -> None:
 
 def without_lock_of_fires() -> None:
     """Every beat takes what is due to be its own to fire; the primary key still refuses the second row."""
-    change(fires, "_DUE", "FOR UPDATE OF s SKIP LOCKED", "")
+    change(fires, "_DUE_ANY", "FOR UPDATE OF s SKIP LOCKED", "")
 
 
 REMOVED: dict[str, Callable[[], None]] = {

@@ -37,7 +37,8 @@ TABLES = """
     jobs.kinds            S      S         SIU
     jobs.jobs             -      S         SIUD
     jobs.schedules        -      S         SIUD
-    jobs.fires            -      S         SID
+    jobs.fires            -      S         SIuD
+    jobs.waiting_fires    -      S         SID
     jobs.processes        -      S         SIUD
     jobs.deliveries       S      S         SIU
     jobs.progress_marks   -      S         SuD
@@ -134,6 +135,7 @@ COLUMNS = {
     ("kitaab_worker", "merits", "UPDATE"): "percent is_satisfied completed_on completed_at",
     ("kitaab_worker", "targets", "UPDATE"): "percent is_satisfied completed_on completed_at",
     ("kitaab_worker", "jobs.progress_marks", "UPDATE"): "marked_at",
+    ("kitaab_worker", "jobs.fires", "UPDATE"): "ended_as ended_at",
 }
 
 FUNCTIONS = {
@@ -384,6 +386,7 @@ FORBIDDEN = {
         "UPDATE audit_log SET user_id = 1",
         "DELETE FROM audit_log",
         "UPDATE jobs.fires SET reason = 'none'",
+        "UPDATE jobs.waiting_fires SET fire_at = now()",
         "DELETE FROM jobs.kinds",
         "DELETE FROM jobs.deliveries",
         "ALTER TABLE entries DISABLE TRIGGER ALL",

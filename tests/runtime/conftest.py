@@ -49,7 +49,7 @@ def effects(_database_of_module: dict[str, Engine]) -> Engine:
     """An engine, as the owner, on an empty ledger beside a table in which jobs leave traces to count."""
     engine = _database_of_module["kitaab_admin"]
     with engine.begin() as connection:
-        for table in ("jobs", "fires", "schedules", "processes", "effects"):
+        for table in ("jobs", "fires", "waiting_fires", "schedules", "processes", "effects"):
             connection.execute(text(f"DELETE FROM jobs.{table}"))
         connection.execute(text("DELETE FROM jobs.kinds WHERE name LIKE 'sample.%'"))
     return engine

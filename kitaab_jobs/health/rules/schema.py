@@ -36,7 +36,7 @@ WORKER_TABLES: tuple[Right, ...] = (
     *_on("SELECT DELETE", "jobs.progress_marks"),
     *_on("SELECT INSERT UPDATE", "jobs.kinds jobs.queues jobs.deliveries"),
     *_on("SELECT INSERT UPDATE DELETE", "jobs.schedules jobs.processes jobs.jobs"),
-    *_on("SELECT INSERT DELETE", "jobs.fires"),
+    *_on("SELECT INSERT DELETE", "jobs.fires jobs.waiting_fires"),
     _columns("SELECT", "public.users", "user_id timezone is_active deleted_at"),
     _columns("SELECT", "public.deed_items", "deed_item_id parent_deed_item_id"),
     _columns("SELECT", "public.entries", "entry_date user_id deed_item_id scale_value_id count_value"),
@@ -68,6 +68,7 @@ WORKER_TABLES: tuple[Right, ...] = (
     _columns("UPDATE", "public.targets", "percent is_satisfied completed_on completed_at"),
     _columns("UPDATE", "public.notifications", "next_due_at next_due_date last_due_at last_due_date"),
     _columns("UPDATE", "jobs.progress_marks", "marked_at"),
+    _columns("UPDATE", "jobs.fires", "ended_as ended_at"),
 )
 WORKER_SCHEMAS = ("public", "jobs")
 WORKER_FUNCTIONS = ("jobs.enqueue", "jobs.enqueue_many", "jobs.make_partition")
