@@ -238,8 +238,11 @@ def _what(entry: Entry) -> str:
 
 
 def _late(seconds: float) -> str:
-    """Return how late a fire was recorded: to the tenth, as long as these count."""
-    return f"{seconds:.1f} s" if seconds < 60 else str(dt.timedelta(seconds=round(seconds)))
+    """Return how late a fire was recorded: to the tenth as long as these count, then in hours."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
 
 
 def _rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

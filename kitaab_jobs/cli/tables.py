@@ -12,22 +12,31 @@ import typer
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+_PAD = 2
+# So much of the last column is always shown.
+_LAST = 10
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print columns that fit their content; the last one is cut at the terminal's width."""
+    """Print columns that fit their content; the last one is cut at the terminal's width.
+
+    Where not even the others fit, their lines run over its edge, whole: rich would leave columns out.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    columns = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for number, name in enumerate(header):
-        width = max((len(row[number]) for row in rows), default=0)
-        last = number == len(header) - 1
-        columns.add_column(
-            name, no_wrap=True, overflow="ellipsis", min_width=None if last else max(width, len(name))
-        )
+    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 240)
+    *widths, last = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    room = console.width - sum(width + _PAD for width in widths) - _PAD
+    widths.append(max(min(last, room), min(last, _LAST)))
+    console.width = max(console.width, sum(width + _PAD for width in widths))
+    columns = Table(box=None, padding=(0, _PAD, 0, 0), header_style="bold")
+    for name, width in zip(header, widths, strict=True):
+        columns.add_column(name, no_wrap=True, overflow="ellipsis", width=width)
     for row in rows:
         columns.add_row(*map(Text, row))
-    Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 240).print(columns)
+    console.print(columns)
 
 
 def one_line(text: str | None) -> str:

@@ -251,7 +251,7 @@ class TestHistory:
         assert (code, err) == (0, "")
         assert [" ".join(line.split()) for line in out.splitlines()] == [
             "planned (UTC) outcome late run job why",
-            "11-22 21:00:00 missed 1 day, 2:00:00 no beat ran",
+            "11-22 21:00:00 missed 26:00:00 no beat ran",
             f"11-21 21:00:00 fired 0.5 s succeeded {gone}",
             f"11-20 21:00:00 fired 0.5 s dead {ran} ValueError: oh and more",
         ]
