@@ -3,7 +3,7 @@
 - What: `jobs.examine` asks this machine, PostgreSQL and Redis, and returns a `Finding` for each check.
 - When: an operator types `kitaab-jobs doctor`, or a monitor runs `kitaab-jobs doctor --json`.
 - Reads: the environment and the installed packages; PostgreSQL's catalogs and settings, and of our
-  tables jobs.kinds, jobs.processes, jobs.partitioned_tables and the zones that people have chosen;
+  tables jobs.kinds, jobs.processes, jobs.schedules, jobs.partitioned_tables and the zones that people have chosen;
   Redis's INFO and CONFIG.
 - Writes: nothing, anywhere.
 - Alerts: it is the alert. A check is `ok`, `warn`, `fail`, or `skip` where it could not be run.

@@ -18,6 +18,7 @@ from kitaab_jobs.health.queries import server
 from kitaab_jobs.health.rules import Verdict, clock, postgres, processes, schema
 from kitaab_jobs.health.rules import machine as machine_rules
 from kitaab_jobs.health.rules import redis as redis_rules
+from kitaab_jobs.health.rules.limits import FIRE_OVERDUE_SECONDS
 from kitaab_jobs.health.sources import Broker, Database, Machine, difference
 from kitaab_jobs.settings import Settings
 from kitaab_jobs.timing import zone_data_versions, zone_names
@@ -108,6 +109,10 @@ def _kinds(at: Database) -> Verdict:
     return schema.kinds(schema_queries.kinds(at.connection), wanted)
 
 
+def _schedules(at: Database) -> Verdict:
+    return processes.schedules(schema_queries.troubled_schedules(at.connection, FIRE_OVERDUE_SECONDS))
+
+
 def _connections(at: Database) -> Verdict:
     pools = [p for p in processes.alive(at.processes) if p.kind != "relay"] if at.migrated else []
     return postgres.connections(server.connections(at.connection), at.settings.pool_max, len(pools))
@@ -164,6 +169,7 @@ DATABASE: tuple[Check[Database], ...] = (
         _migrated(lambda at: clock.stored_zones(schema_queries.stored_zones(at.connection), zone_names())),
     ),
     *map(_running, processes.KINDS),
+    Check("processes.schedules", _migrated(_schedules)),
     Check(
         "processes.versions", _migrated(lambda at: processes.versions(at.processes, machine.own_version()))
     ),

@@ -127,6 +127,14 @@ class Process:
 
 
 @dataclass(frozen=True, slots=True)
+class Troubled:
+    """Schedules, by name: those whose fire is overdue, and those that beat has paused, each with its reason."""
+
+    overdue: list[str]
+    paused: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class StoredZone:
     """A zone that `rows` rows of a table name."""
 

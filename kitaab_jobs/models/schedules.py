@@ -47,9 +47,15 @@ class ScheduleRow(Base):
     __tablename__ = "schedules"
     __table_args__ = (
         check("schedules_args_check", "jsonb_typeof(args) = 'object'"),
-        check("schedules_window_check", "catch_up_window > interval '0'"),
+        check(
+            "schedules_window_check",
+            "catch_up_window > interval '0' AND catch_up_window < interval '100 years'",
+        ),
         check("schedules_jitter_check", "jitter BETWEEN interval '0' AND interval '24 hours'"),
         check("schedules_ends_after_start", "ends_at >= starts_at"),
+        check(
+            "schedules_times_check", "isfinite(starts_at) AND isfinite(ends_at) AND isfinite(next_fire_at)"
+        ),
         check("schedules_failures_check", "failures >= 0 AND pause_after_failures > 0"),
         index("idx_schedules_next_fire", "next_fire_at"),
         SCHEMA,

@@ -13,6 +13,8 @@ from typing import Any
 
 from sqlalchemy import ARRAY, Connection, DateTime, String, bindparam, text
 
+from kitaab_jobs.runtime import roster
+
 # Open fires that are looked at in one tick.
 AT_ONCE = 500
 
@@ -114,4 +116,7 @@ def _end(connection: Connection, rows: Sequence[Any], now: dt.datetime) -> dict[
         "ends": [row.finished_at or now for row in over],
         "now": now,
     }
-    return {row.name: row.note for row in connection.execute(_END, values) if row.note is not None}
+    paused = {row.name: row.note for row in connection.execute(_END, values) if row.note is not None}
+    for name, note in paused.items():
+        roster.stop_waiting(connection, [name], now, "paused", f"paused by beat: {note}", backfills=False)
+    return paused

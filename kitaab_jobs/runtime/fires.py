@@ -340,8 +340,11 @@ def _decided(each: Due, now: dt.datetime, share: int) -> tuple[list[Verdict], dt
     """Return what is to become of a schedule's planned fires up to now, and its next one."""
     entry, plan = each.entry, each.entry.plan
     assert entry.next_fire_at is not None
-    planned = [entry.next_fire_at, *plan.fires(entry.next_fire_at, now, share - 1)]
-    following = plan.next_fire(planned[-1])
+    planned = [entry.next_fire_at]
+    while (
+        (following := plan.next_fire(planned[-1])) is not None and following <= now and len(planned) < share
+    ):
+        planned.append(following)
     if not each.known:
         raise UnknownJob(f"no job is called {entry.job!r}")
     complete = following is None or following > now

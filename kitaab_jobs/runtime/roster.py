@@ -119,6 +119,14 @@ _STOP_WAITING = text(
     """
 )
 
+# By a clock that was ahead: what is still to come was neither missed nor skipped.
+_TAKE_BACK = text(
+    """
+    DELETE FROM jobs.fires AS f USING jobs.schedules AS s
+    WHERE f.schedule = s.name AND f.fire_at > :now AND f.outcome IN ('missed', 'skipped')
+    """
+)
+
 _MOVE = text("UPDATE jobs.schedules SET next_fire_at = :next_fire_at WHERE name = :name")
 _CLOCK = text("SELECT clock_timestamp()")
 
@@ -276,20 +284,22 @@ def sync(connection: Connection, lines: Iterable[Schedule], now: dt.datetime) ->
 
 
 def replan(connection: Connection, now: dt.datetime) -> list[str]:
-    """Bring back next fires that are later than the first one after now, and return whose they were.
+    """Bring back next fires that are later than the first one after now, plan what was added by SQL without one, and
+    return whose they were.
 
-    A clock that was wrong for a moment leaves them in the far future. What was fired by it already stands in
-    jobs.fires, so nothing is fired twice.
+    A clock that was wrong for a moment leaves them in the far future, and what lies between on record as missed, which
+    is taken back. What was fired by it stands in jobs.fires, so nothing is fired twice.
     """
+    connection.execute(_TAKE_BACK, {"now": now})
     found = []
     for entry in entries(connection):
-        if entry.next_fire_at is None:
+        if entry.next_fire_at is None and entry.paused_by == "beat":
             continue
         try:
             first = entry.plan.next_fire(now)
         except KitaabError:
             continue
-        if first is not None and first < entry.next_fire_at:
+        if first is not None and (entry.next_fire_at is None or first < entry.next_fire_at):
             found.append({"name": entry.name, "next_fire_at": first})
     if found:
         connection.execute(_MOVE, found)

@@ -33,6 +33,7 @@ from kitaab_jobs.settings import VERSION, settings
 log = logger(__name__)
 
 TOUCH_SECONDS = 5.0
+LONGEST_TICK_SECONDS = 2.0
 SETTLE_SECONDS = 1.0
 # Less than this is how clocks are kept right.
 SET_BACK = dt.timedelta(seconds=30)
@@ -145,7 +146,11 @@ class LedgerScheduler(Scheduler):
         log.info("timetable read", action="timetable_read", schedules=len(self.lines))
 
     def _fire_all(self) -> float | None:
-        """Fire until nothing is due, and return the seconds until something is."""
+        """Fire until nothing is due, and return the seconds until something is.
+
+        With very much to do it returns in between, so that this beat is known to be alive.
+        """
+        began = time.monotonic()
         while True:
             with self.engine.begin() as connection:
                 now = self._now(connection)
@@ -154,7 +159,8 @@ class LedgerScheduler(Scheduler):
                 wait = fires.seconds_to_next(connection, now)
             for each in (*ticked, *released):
                 self._log(each)
-            if self._stopping or len(ticked) < fires.MOST_SCHEDULES or wait is None or wait > 0:
+            more = len(ticked) == fires.MOST_SCHEDULES and wait is not None and wait <= 0
+            if self._stopping or not more or time.monotonic() - began > LONGEST_TICK_SECONDS:
                 return wait
 
     def _now(self, connection: Connection) -> dt.datetime:
@@ -204,7 +210,9 @@ class LedgerScheduler(Scheduler):
 
     def _log_moved(self, names: list[str]) -> None:
         for name in names:
-            log.warning(f"{name} was planned too far ahead", action="schedule_replanned", schedule=name)
+            log.warning(
+                f"{name} was not planned, or too far ahead", action="schedule_replanned", schedule=name
+            )
 
     def _touch(self) -> None:
         if time.monotonic() - self._touched_at >= TOUCH_SECONDS:

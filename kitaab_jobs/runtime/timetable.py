@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from kitaab_jobs.contract import Job, encode
-from kitaab_jobs.errors import NoSuchInstant, UsageError
+from kitaab_jobs.errors import BadPayload, NoSuchInstant, UsageError
 from kitaab_jobs.runtime.policies import CatchUp, Overlap, Plan, Policy
 from kitaab_jobs.timing import Cadence, Dst, parse, span, to_utc
 
@@ -17,6 +17,7 @@ Span = str | dt.timedelta
 When = str | dt.datetime
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}")
+LONGEST_SPAN = dt.timedelta(days=3660)
 LONGEST_JITTER = dt.timedelta(hours=24)
 
 
@@ -59,7 +60,10 @@ class Schedule:
                 remedy="use letters, digits and _ . : / -, at most 128, the first of them a letter or digit",
             )
         _ = self.cadence
-        encode(self.args)
+        try:
+            encode(self.args)
+        except TypeError as error:
+            raise BadPayload(f"{self.name}: the arguments are not JSON: {error}") from None
         self.job.parse(dict(self.args))
         self._one_of("catch_up", self.catch_up, get_args(CatchUp))
         self._one_of("overlap", self.policy.overlap, get_args(Overlap))
@@ -129,6 +133,8 @@ class Schedule:
         except ValueError:
             raise self._refused(f"{name} {given!r} is not a time", remedy) from None
         try:
+            if not 1970 <= moment.year < 9999:
+                raise self._refused(f"{name} {given} is not between 1970 and 9998", remedy)
             if moment.tzinfo is not None:
                 return moment.astimezone(dt.UTC)
             if isinstance(given, str):
@@ -142,7 +148,7 @@ class Schedule:
         if given is None:
             return None
         found = span(given) if isinstance(given, str) else given
-        if found is None or found <= dt.timedelta(0):
+        if found is None or not dt.timedelta(0) < found <= LONGEST_SPAN:
             raise self._refused(
                 f"{name} {given!r} is not a length of time", "write it like 30s, 5m, 2h or 7d"
             )

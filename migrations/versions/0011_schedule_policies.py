@@ -30,11 +30,13 @@ ALTER TABLE jobs.schedules
     ADD COLUMN failures integer NOT NULL DEFAULT 0,
     ADD COLUMN paused_by varchar(128),
     -- squawk-ignore constraint-missing-not-valid
-    ADD CONSTRAINT schedules_window_check CHECK (catch_up_window > interval '0'),
+    ADD CONSTRAINT schedules_window_check CHECK (catch_up_window > interval '0' AND catch_up_window < interval '100 years'),
     -- squawk-ignore constraint-missing-not-valid
     ADD CONSTRAINT schedules_jitter_check CHECK (jitter BETWEEN interval '0' AND interval '24 hours'),
     -- squawk-ignore constraint-missing-not-valid
     ADD CONSTRAINT schedules_ends_after_start CHECK (ends_at >= starts_at),
+    -- squawk-ignore constraint-missing-not-valid
+    ADD CONSTRAINT schedules_times_check CHECK (isfinite(starts_at) AND isfinite(ends_at) AND isfinite(next_fire_at)),
     -- squawk-ignore constraint-missing-not-valid
     ADD CONSTRAINT schedules_failures_check CHECK (failures >= 0 AND pause_after_failures > 0);
 COMMENT ON COLUMN jobs.schedules.next_fire_at IS 'null: there is none, since it has ended or cannot be read';
@@ -94,6 +96,7 @@ def downgrade() -> None:
             DROP COLUMN rule, DROP COLUMN lateness, DROP COLUMN ended_as, DROP COLUMN ended_at;
         DROP INDEX jobs.idx_schedules_next_fire;
         ALTER TABLE jobs.schedules
+            DROP CONSTRAINT schedules_times_check,
             DROP COLUMN dst, DROP COLUMN catch_up, DROP COLUMN catch_up_window, DROP COLUMN overlap,
             DROP COLUMN jitter, DROP COLUMN starts_at, DROP COLUMN ends_at, DROP COLUMN pause_after_failures,
             DROP COLUMN failures, DROP COLUMN paused_by;

@@ -158,6 +158,22 @@ def test_unknown_zones_are_named(own_doctor: Doctor, run_sql: Run) -> None:
         assert name in found.what
 
 
+def test_schedules_that_are_overdue_or_paused_by_beat(own_doctor: Doctor, run_sql: Run) -> None:
+    add = "INSERT INTO jobs.schedules (name, job, line, source, next_fire_at, paused_at, paused_by, paused_note) VALUES "
+    run_sql(f"{add} ('soon', 'j', '@daily', 'live', now() - interval '50 s', NULL, NULL, NULL)")
+    run_sql(f"{add} ('holiday', 'j', '@daily', 'live', now() + interval '1 h', now(), 'amira', 'holiday')")
+    assert own_doctor.check("processes.schedules").level == "ok"
+    run_sql(
+        f"{add} ('fails', 'j', '@daily', 'live', now() + interval '1 h', now(), 'beat', '3 runs in a row ended dead')"
+    )
+    found = own_doctor.check("processes.schedules")
+    assert (found.level, "fails (3 runs in a row ended dead)" in found.what) == ("warn", True)
+    assert "holiday" not in found.what
+    run_sql(f"{add} ('late', 'j', '@daily', 'live', now() - interval '61 s', NULL, NULL, NULL)")
+    found = own_doctor.check("processes.schedules")
+    assert (found.level, found.what) == ("warn", "overdue for more than 60 s: late")
+
+
 def test_processes_that_run_and_that_do_not(own_doctor: Doctor, run_sql: Run) -> None:
     for kind in ("worker", "beat", "relay"):
         found = own_doctor.check(f"processes.{kind}")

@@ -294,6 +294,31 @@ def test_an_app_does_not_reach_the_table_itself(world: World) -> None:
             "schedules_args_check",
         ),
         (
+            "INSERT INTO jobs.schedules (name, job, line, source, ends_at) VALUES ('a', 'b', 'c', 'file', 'infinity')",
+            "schedules_times_check",
+        ),
+        (
+            "INSERT INTO jobs.schedules (name, job, line, source, catch_up_window) VALUES ('a', 'b', 'c', 'file', '0')",
+            "schedules_window_check",
+        ),
+        (
+            "INSERT INTO jobs.schedules (name, job, line, source, jitter) VALUES ('a', 'b', 'c', 'file', '25 hours')",
+            "schedules_jitter_check",
+        ),
+        (
+            "INSERT INTO jobs.schedules (name, job, line, source, starts_at, ends_at)"
+            " VALUES ('a', 'b', 'c', 'file', now(), now() - interval '1 s')",
+            "schedules_ends_after_start",
+        ),
+        (
+            "INSERT INTO jobs.schedules (name, job, line, source, pause_after_failures) VALUES ('a', 'b', 'c', 'file', 0)",
+            "schedules_failures_check",
+        ),
+        (
+            "INSERT INTO jobs.fires (schedule, fire_at, outcome, reason, ended_as) VALUES ('a', now(), 'missed', 'r', 'dead')",
+            "fires_ended_as_something",
+        ),
+        (
             "INSERT INTO jobs.fires (schedule, fire_at, outcome) VALUES ('a', now(), 'fired')",
             "fires_job_when_fired",
         ),

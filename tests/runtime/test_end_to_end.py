@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -308,7 +309,8 @@ class TestCommands:
         with ThreadPoolExecutor() as threads:
             ping, status, report, called = threads.map(lambda each: shipped.ask(*each), words)
         assert "pong" in ping.stdout
-        assert "1 node online" in status.stdout
+        assert f"celerybeat@{socket.gethostname()}: OK" in ping.stdout, "a beat that ticks answers too"
+        assert "2 nodes online" in status.stdout
         assert "software -> celery:5.7" in report.stdout
         for done in (ping, status, report, called):
             assert done.returncode == 0

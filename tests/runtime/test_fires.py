@@ -140,6 +140,27 @@ class TestDue:
         assert fires.seconds_to_next(connection, NOON) == pytest.approx(-3600)
 
 
+class TestCost:
+    """Of many schedules, those that are not due are not looked at."""
+
+    @pytest.mark.parametrize("statement", [fires._DUE_ANY.text, fires._NEXT.text])
+    def test_due_ones_come_from_the_index(self, connection: Connection, statement: str) -> None:
+        many = (
+            "INSERT INTO jobs.schedules (name, job, line, source, next_fire_at)"
+            " SELECT 'a' || n, 'progress.refresh', '@daily', 'live', CAST(:noon AS timestamptz) + n * interval '1 minute'"
+            " FROM generate_series(1, 5000) AS n"
+        )
+        connection.execute(text(many), {"noon": NOON})
+        connection.execute(text("ANALYZE jobs.schedules"))
+        values = {"now": NOON + 7 * MINUTE, "limit": 500}
+        used = {name: value for name, value in values.items() if f":{name}" in statement}
+        plan = "\n".join(connection.scalars(text(f"EXPLAIN (ANALYZE) {statement}"), used))
+        assert "idx_schedules_next_fire" in plan
+        assert "Seq Scan on schedules" not in plan
+        assert "Rows Removed by Filter" not in plan
+        assert len(fires.due(connection, NOON + 7 * MINUTE)) == 7
+
+
 class TestFire:
     def test_one_row_one_job_and_the_next_is_planned(self, connection: Connection) -> None:
         add_schedule(connection, "a")

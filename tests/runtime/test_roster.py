@@ -141,11 +141,12 @@ class TestSync:
     def test_many_beats_start_at_once(self, effects: Engine, worker_engine: Engine) -> None:
         lines = [line(f"s{n}") for n in range(10)]
         barrier = threading.Barrier(4)
+        added: list[str] = []
 
         def start() -> None:
             barrier.wait()
             with worker_engine.begin() as connection:
-                roster.sync(connection, lines, NOW)
+                added.extend(roster.sync(connection, lines, NOW).added)
 
         threads = [threading.Thread(target=start) for _ in range(4)]
         for thread in threads:
@@ -153,7 +154,7 @@ class TestSync:
         for thread in threads:
             thread.join()
         with effects.connect() as connection:
-            assert len(names(connection)) == 10
+            assert names(connection) == sorted(added) == [line.name for line in lines]
 
 
 class TestWhatWaits:
@@ -194,9 +195,15 @@ class TestReplan:
         assert fired_jobs(connection, "a") == [NOON + n * HOUR for n in range(4)]
         assert list(recorded(connection, "a").values()) == ["fired"] * 4
 
+    def test_what_was_added_by_sql_is_planned(self, connection: Connection) -> None:
+        add_schedule(connection, "a", next_fire_at=None)
+        assert roster.replan(connection, NOW) == ["a"]
+        assert schedule(connection, "a").next_fire_at == NOON + HOUR
+
     def test_what_is_in_order_stays(self, connection: Connection) -> None:
         add_schedule(connection, "due")
         add_schedule(connection, "starts", starts_at=NOON + 48 * HOUR, next_fire_at=NOON + 48 * HOUR)
-        add_schedule(connection, "ended", next_fire_at=None)
+        add_schedule(connection, "ended", next_fire_at=None, ends_at=NOON)
+        add_schedule(connection, "unreadable", next_fire_at=None, paused_at=NOON, paused_by="beat")
         add_schedule(connection, "spoiled", line="61 * * * *", next_fire_at=NOON + 48 * HOUR)
         assert roster.replan(connection, NOON + HOUR) == []

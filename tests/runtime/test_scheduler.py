@@ -90,7 +90,11 @@ def test_a_deploy_with_other_lines(effects: Engine, beat: MakeBeat) -> None:
     with effects.begin() as connection:
         add_schedule(connection, "live", next_fire_at=dt.datetime(2100, 1, 1, tzinfo=dt.UTC))
     beat(every("old", "1h"), every("both", "1h")).tick()
-    beat(every("new", "1h"), every("both", "1h")).tick()
+    with capture_logs() as logs:
+        beat(every("new", "1h"), every("both", "2h")).tick()
+    said = {(entry["action"], entry.get("schedule")): entry for entry in logs}
+    assert {("schedule_added", "new"), ("schedule_changed", "both"), ("schedule_removed", "old")} <= set(said)
+    assert said["schedule_changed", "both"]["fields"] == ["line"]
     with effects.connect() as connection:
         assert names(connection) == ["both", "live", "new"]
 

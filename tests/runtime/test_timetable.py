@@ -10,6 +10,7 @@ import pytest
 from kitaab_jobs import contract
 from kitaab_jobs.contract import JOBS
 from kitaab_jobs.errors import BadCron, BadPayload, UnknownZone, UsageError
+from kitaab_jobs.runtime.policies import Policy
 from kitaab_jobs.runtime.timetable import Schedule, timetable, unique
 from kitaab_jobs.timing import next_fires
 
@@ -34,6 +35,41 @@ class TestRefused:
             ({"args": {"limti": 5}}, BadPayload, r"progress\.refresh: limti: "),
             ({"args": {"limit": 0}}, BadPayload, r"progress\.refresh: limit: .*it was 0"),
             ({"job": contract.REMINDERS_DELIVER}, BadPayload, r"reminders\.deliver: zone: Field required"),
+            ({"args": {"limit": 5, "note": "x" * 70_000}}, BadPayload, "bytes, and 65536 are allowed"),
+            ({"args": {"limit": {1, 2}}}, BadPayload, "a: the arguments are not JSON: Object of type set"),
+            ({"name": ""}, UsageError, "'' is no name for a schedule"),
+            ({"name": "two words"}, UsageError, "'two words' is no name"),
+            ({"name": "a" * 129}, UsageError, "at most 128"),
+            ({"catch_up": "some"}, UsageError, "a: catch_up is 'some': it takes 'skip', 'latest', 'all'"),
+            (
+                {"overlap": "wait"},
+                UsageError,
+                "a: overlap is 'wait': it takes 'skip', 'queue', 'allow', 'cancel_running'",
+            ),
+            ({"dst": "vixie"}, BadCron, "dst is 'vixie'"),
+            ({"catch_up": "skip", "catch_up_window": "3h"}, UsageError, "catch_up='skip' has no window"),
+            (
+                {"catch_up_window": "3 hours"},
+                UsageError,
+                "catch_up_window '3 hours' is not a length of time: write it like",
+            ),
+            ({"catch_up_window": dt.timedelta(0)}, UsageError, "is not a length of time"),
+            ({"jitter": "25h"}, UsageError, "jitter is '25h': it is at most 24h"),
+            ({"cron": "every 30s", "jitter": "30s"}, UsageError, "let it be shorter than the interval"),
+            ({"pause_after_failures": 0}, UsageError, "pause_after_failures is 0: it is 1 or more"),
+            ({"starts_at": "tomorrow"}, UsageError, "starts_at 'tomorrow' is not a time: write"),
+            ({"starts_at": dt.datetime(2026, 1, 1)}, UsageError, "has no time zone"),  # noqa: DTZ001
+            (
+                {"zone": "Pacific/Apia", "starts_at": "2011-12-30 09:00"},
+                UsageError,
+                "does not exist in Pacific/Apia",
+            ),
+            ({"starts_at": "0001-01-01"}, UsageError, "is not between 1970 and 9998"),
+            ({"ends_at": dt.datetime.max.replace(tzinfo=dt.UTC)}, UsageError, "is not between 1970 and 9998"),
+            ({"catch_up_window": dt.timedelta.max}, UsageError, "is not a length of time"),
+            ({"starts_at": "2026-02-01", "ends_at": "2026-01-01"}, UsageError, "is before starts_at"),
+            ({"starts_at": "2026-01-01", "ends_at": "2026-01-01 01:00"}, UsageError, "never fires until"),
+            ({"note": "a\0b"}, UsageError, "the note cannot be stored"),
         ],
     )
     def test_where_it_is_written(self, given: dict[str, Any], error: type[UsageError], message: str) -> None:
@@ -46,6 +82,34 @@ class TestRefused:
             UsageError, match=r"two schedules are called 'a': rename one in beat_schedule\.py"
         ):
             unique([line(), line(name="b"), line(cron="@daily")])
+
+
+class TestRead:
+    def test_what_is_not_said(self) -> None:
+        schedule = line()
+        assert schedule.policy == Policy("latest", None, "skip")
+        assert (schedule.longest_jitter, schedule.plan.starts_at, schedule.plan.ends_at) == (
+            dt.timedelta(0),
+            None,
+            None,
+        )
+
+    def test_catching_up_on_all_does_not_skip_all_but_the_first(self) -> None:
+        assert line(catch_up="all").policy.overlap == "queue"
+        assert line(catch_up="all", overlap="skip").policy.overlap == "skip"
+
+    @pytest.mark.parametrize(
+        "start", ["2026-12-01 09:00", "2026-12-01T04:00Z", dt.datetime(2026, 12, 1, 4, tzinfo=dt.UTC)]
+    )
+    def test_a_time_without_an_offset_is_in_the_zone_of_the_line(self, start: Any) -> None:
+        schedule = line(cron="0 9 * * * Asia/Karachi", starts_at=start)
+        assert schedule.plan.starts_at == dt.datetime(2026, 12, 1, 4, tzinfo=dt.UTC)
+        assert schedule.plan.next_fire(NOW) == dt.datetime(2026, 12, 1, 4, tzinfo=dt.UTC)
+
+    def test_lengths_of_time(self) -> None:
+        for window in ("90m", dt.timedelta(minutes=90)):
+            assert line(catch_up_window=window).policy.window == dt.timedelta(minutes=90)
+        assert line(jitter="24h").longest_jitter == dt.timedelta(days=1)
 
 
 def test_lines_keep_their_order() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from sqlalchemy import Connection, text
 
-from kitaab_jobs.health.facts import Index, Kind, Partition, Process, StoredZone
+from kitaab_jobs.health.facts import Index, Kind, Partition, Process, StoredZone, Troubled
 from kitaab_jobs.health.queries.rows import rows
 
 # The ledger's table stands for the schema: without it, most of what is below has nothing to look at.
@@ -116,6 +116,17 @@ _PROCESSES = text(
     """
 )
 
+# Of paused ones, fires are recorded too.
+_OVERDUE = text(
+    """
+    SELECT name FROM jobs.schedules WHERE next_fire_at < clock_timestamp() - :seconds * interval '1 second'
+    ORDER BY next_fire_at LIMIT 100
+    """
+)
+_PAUSED_BY_BEAT = text(
+    "SELECT name, coalesce(paused_note, '') AS note FROM jobs.schedules WHERE paused_by = 'beat' ORDER BY name LIMIT 100"
+)
+
 # Each zone once, with how many rows name it: the names are checked outside, against pytz.
 _STORED_ZONES = text(
     """
@@ -197,6 +208,14 @@ def kinds(connection: Connection) -> list[Kind]:
 def processes(connection: Connection) -> list[Process]:
     """Return every process that ever said it was alive and was not removed."""
     return [Process(**row) for row in rows(connection, _PROCESSES)]
+
+
+def troubled_schedules(connection: Connection, seconds: float) -> Troubled:
+    """Return the schedules that are overdue for so long, and those that beat has paused; up to a hundred of each."""
+    return Troubled(
+        list(connection.scalars(_OVERDUE, {"seconds": seconds})),
+        {row["name"]: row["note"] for row in rows(connection, _PAUSED_BY_BEAT)},
+    )
 
 
 def stored_zones(connection: Connection) -> list[StoredZone]:

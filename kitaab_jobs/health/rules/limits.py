@@ -29,6 +29,9 @@ REPLICA_BEHIND_SECONDS = Limit(warn=60, fail=900)
 # A process touches its row every few seconds; after this long it counts as gone.
 PROCESS_SILENT_SECONDS = 30
 
+# beat looks every second; a fire that has waited so long is not being looked at.
+FIRE_OVERDUE_SECONDS = 60
+
 # A release of the zone data from before last year misses what governments have decided since.
 ZONE_DATA_AGE_YEARS = 1
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from kitaab_jobs.health.facts import Process
+from kitaab_jobs.health.facts import Process, Troubled
 from kitaab_jobs.health.rules.finding import Verdict, listed, ok, warn
-from kitaab_jobs.health.rules.limits import PROCESS_SILENT_SECONDS
+from kitaab_jobs.health.rules.limits import FIRE_OVERDUE_SECONDS, PROCESS_SILENT_SECONDS
 
 # Each kind of process, what stands still without it, and what starts one.
 KINDS = {
@@ -30,6 +30,22 @@ def running(kind: str, processes: Iterable[Process]) -> Verdict:
     idle, command = KINDS[kind]
     last = f"; the last was seen {min(p.seconds_ago for p in mine):.0f} s ago" if mine else ""
     return warn(f"no {kind} runs, so {idle}{last}", f"start one with '{command}', or 'kitaab-jobs up'")
+
+
+def schedules(found: Troubled) -> Verdict:
+    """Do schedules fire in time, and has beat paused any?"""
+    if found.overdue:
+        return warn(
+            f"overdue for more than {FIRE_OVERDUE_SECONDS} s: {listed(found.overdue)}",
+            "see that a beat runs, and what it logs",
+        )
+    if found.paused:
+        said = listed(f"{name} ({reason})" for name, reason in found.paused.items())
+        return warn(
+            f"paused by beat: {said}",
+            "see 'kitaab-jobs schedules history NAME', and let it go on with 'kitaab-jobs schedules resume NAME'",
+        )
+    return ok("no schedule is overdue, and beat has paused none")
 
 
 def versions(processes: Iterable[Process], own: str) -> Verdict:
