@@ -90,16 +90,20 @@ _DUE = f"""
 _DUE_ANY = text(_DUE.format(which="true"))
 _DUE_OF = text(_DUE.format(which="s.name = ANY (:names)")).bindparams(bindparam("names", type_=ARRAY(String)))
 
-# The first that waits of each schedule, where no run is left: the recursion steps from one schedule to the next.
-_FREE = text(
-    f"""
+# The schedules of which something waits: the recursion steps from one to the next.
+_WAITS = """
     WITH RECURSIVE waits AS (
         (SELECT schedule FROM jobs.waiting_fires ORDER BY schedule LIMIT 1)
         UNION ALL
         SELECT (SELECT w.schedule FROM jobs.waiting_fires AS w WHERE w.schedule > waits.schedule
                 ORDER BY w.schedule LIMIT 1)
         FROM waits WHERE waits.schedule IS NOT NULL
-    )
+    )"""
+
+# The first that waits of each schedule, where no run is left.
+_FREE = text(
+    f"""
+    {_WAITS}
     SELECT {COLUMNS}, w.fire_at, w.backfill, w.reason, w.waits_since
     FROM waits JOIN jobs.schedules AS s ON s.name = waits.schedule
     CROSS JOIN LATERAL (
@@ -110,6 +114,21 @@ _FREE = text(
     FOR UPDATE OF s SKIP LOCKED
     """
 )
+
+# Where a run could not be asked to stop, since its row was locked just then.
+_NOT_ASKED = text(
+    f"""
+    {_WAITS}
+    SELECT s.name FROM waits JOIN jobs.schedules AS s ON s.name = waits.schedule
+    WHERE s.overlap = 'cancel_running'
+      AND EXISTS (SELECT FROM jobs.waiting_fires AS w WHERE w.schedule = s.name AND NOT w.backfill)
+      AND EXISTS (SELECT FROM jobs.jobs AS j WHERE j.schedule = s.name AND j.state IN {_ACTIVE}
+                    AND j.cancel_requested_at IS NULL)
+    """
+)
+
+# Somebody may hold a job's row, or have enqueued one with the same key and not committed: the others are not to wait long.
+_SOON = text("SELECT set_config('lock_timeout', '1s', true)")
 
 _GIVEN = "unnest(:schedules, :fire_ats) AS p (schedule, fire_at)"
 _PAIRS = (
@@ -197,7 +216,7 @@ _CANCEL = text(
     WITH active AS (
         SELECT id, schedule, state FROM jobs.jobs
         WHERE schedule = ANY (:names) AND state IN ('scheduled', 'ready', 'published', 'running')
-        ORDER BY id FOR UPDATE
+        ORDER BY id FOR UPDATE SKIP LOCKED
     ), stopped AS (
         UPDATE jobs.jobs AS j
         SET state = CASE WHEN active.state = 'running' THEN j.state ELSE 'cancelled' END,
@@ -207,7 +226,9 @@ _CANCEL = text(
             error = CASE WHEN active.state <> 'running' THEN 'the next fire of ' || j.schedule || ' took its place' END
         FROM active WHERE j.id = active.id
     )
-    SELECT DISTINCT schedule FROM active WHERE state = 'running'
+    SELECT DISTINCT j.schedule FROM jobs.jobs AS j
+    WHERE j.schedule = ANY (:names) AND j.state IN ('scheduled', 'ready', 'published', 'running')
+      AND (j.state = 'running' OR j.id NOT IN (SELECT id FROM active))
     """
 ).bindparams(bindparam("names", type_=ARRAY(String)))
 
@@ -262,21 +283,26 @@ def fire_due(connection: Connection, now: dt.datetime, limit: int = MOST_SCHEDUL
 def fire(connection: Connection, found: Sequence[Due], now: dt.datetime) -> list[Ticked]:
     """Record what becomes of each planned fire of these (locked) schedules up to now, and plan the next.
 
-    One schedule's trouble does not hold up the others: what fails together is done again one by one.
+    One schedule's trouble does not hold up the others: what fails together is done again one by one. What somebody
+    else is in the way of stays due.
     """
+    connection.execute(_SOON)
     found = _after_failures(connection, found, now)
     share = max(FEWEST_FIRES, MOST_FIRES // len(found))
     try:
         with connection.begin_nested():
             return _fire_together(connection, found, now, share)
     except (KitaabError, DBAPIError) as error:
-        if is_connection_loss(error) or is_contention(error):
+        if is_connection_loss(error):
             raise
     return [_fire_alone(connection, each, now, share) for each in found]
 
 
 def release(connection: Connection, now: dt.datetime, limit: int = MOST_SCHEDULES) -> list[Ticked]:
     """Fire what waited for the run before it, where that is over: one of each schedule."""
+    not_asked = list(connection.scalars(_NOT_ASKED))
+    if not_asked:
+        connection.execute(_CANCEL, {"names": not_asked})
     steps = []
     for row in connection.execute(_FREE, {"limit": limit}):
         waited = dt.timedelta(seconds=round((now - row.waits_since).total_seconds()))
@@ -286,12 +312,12 @@ def release(connection: Connection, now: dt.datetime, limit: int = MOST_SCHEDULE
         steps.append(Step(entry, Verdict(row.fire_at, "fire", "overlap", reason), row.backfill))
     if not steps:
         return []
-    connection.execute(_WAITED, _pairs(steps))
+    connection.execute(_SOON)
     try:
         with connection.begin_nested():
-            return write(connection, steps, now)
+            return _release(connection, steps, now)
     except (KitaabError, DBAPIError) as error:
-        if is_connection_loss(error) or is_contention(error):
+        if is_connection_loss(error):
             raise
     return [_release_alone(connection, step, now) for step in steps]
 
@@ -311,7 +337,7 @@ def write(connection: Connection, steps: Sequence[Step], now: dt.datetime) -> li
         connection.execute(_GIVE_WAY, _pairs(backfills))
     recorded = _record(connection, [*zip(firing, ids, strict=True), *((step, None) for step in others)], now)
     if len(recorded) < len(firing) + len(others):
-        raise Raced
+        raise Raced(remedy="try again")
     if waiting:
         values = {
             **_pairs(waiting),
@@ -358,25 +384,34 @@ def _fire_alone(connection: Connection, each: Due, now: dt.datetime, share: int)
         with connection.begin_nested():
             return next(iter(_fire_together(connection, [each], now, share)), Ticked(name))
     except Raced:
-        _advance_past(connection, each)
-        return Ticked(name)
+        return Ticked(name)  # it stays due, and the next look finds what was recorded
     except (KitaabError, DBAPIError) as error:
-        if is_connection_loss(error) or is_contention(error):
+        if is_connection_loss(error):
             raise
+        if is_contention(error):
+            return Ticked(name, error=describe(error))
         return _fail(connection, each, now, describe(error))
+
+
+def _release(connection: Connection, steps: Sequence[Step], now: dt.datetime) -> list[Ticked]:
+    connection.execute(_WAITED, _pairs(steps))
+    return write(connection, steps, now)
 
 
 def _release_alone(connection: Connection, step: Step, now: dt.datetime) -> Ticked:
     name = step.entry.name
     try:
         with connection.begin_nested():
-            return next(iter(write(connection, [step], now)), Ticked(name))
+            return next(iter(_release(connection, [step], now)), Ticked(name))
     except Raced:
         return Ticked(name)
     except (KitaabError, DBAPIError) as error:
-        if is_connection_loss(error) or is_contention(error):
+        if is_connection_loss(error):
             raise
         reason = describe(error)
+        if is_contention(error):
+            return Ticked(name, error=reason)
+    connection.execute(_WAITED, _pairs([step]))
     failed = replace(step, verdict=Verdict(step.verdict.fire_at, "skipped", "error", reason))
     _record(connection, [(failed, None)], now)
     return Ticked(name, skipped=1, error=reason)

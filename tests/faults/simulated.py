@@ -65,7 +65,7 @@ def beat(*, blind: bool) -> NoReturn:
     scheduler.lines = LINES
     while True:
         scheduler.tick()
-        time.sleep(0.002)
+        time.sleep(0.005)
 
 
 def main() -> None:

@@ -428,3 +428,50 @@ class TestTrouble:
         fires.fire_due(connection, NOON)
         assert "65536 are allowed" in reason(connection, "a", NOON)
         assert recorded(connection, "b") == {NOON: "fired"}
+
+
+class TestInTheWay:
+    """Somebody holds what a schedule needs: it is late, and the others are not."""
+
+    def test_a_job_with_the_same_key_that_is_not_committed(self, effects: Engine) -> None:
+        with effects.begin() as connection:
+            connection.execute(
+                text(
+                    "INSERT INTO jobs.kinds (name, queue, max_attempts, time_limit, unique_args, summary)"
+                    " VALUES ('sample.unique', 'default', 1, 1, true, '')"
+                )
+            )
+            add_schedule(connection, "a", job="sample.unique")
+            add_schedule(connection, "b")
+        with effects.connect() as other:
+            other.execute(text("""SELECT jobs.enqueue('sample.unique', '{"limit": 7}')"""))
+            with effects.begin() as connection:
+                done = {each.name: each for each in fires.fire_due(connection, NOON)}
+            assert "lock timeout" in str(done["a"].error)
+            other.rollback()
+        with effects.begin() as connection:
+            assert (recorded(connection, "a"), recorded(connection, "b")) == ({}, {NOON: "fired"})
+            fires.fire_due(connection, NOON)
+            assert recorded(connection, "a") == {NOON: "fired"}
+
+    def test_a_run_that_is_to_be_cancelled_and_cannot_be_reached(self, effects: Engine) -> None:
+        """A relay holds the rows of a batch while it publishes, which takes as long as Redis does."""
+        with effects.begin() as connection:
+            add_schedule(connection, "a", overlap="cancel_running")
+            add_schedule(connection, "b", overlap="allow")
+            fires.fire_due(connection, NOON)
+        with effects.connect() as relay:
+            relay.execute(text("SELECT FROM jobs.jobs FOR UPDATE"))
+            with effects.begin() as connection:
+                fires.fire_due(connection, NOON + HOUR)
+                fires.release(connection, NOON + HOUR)
+                assert waiting(connection, "a") == [NOON + HOUR]
+                assert fired_jobs(connection, "b") == [NOON, NOON + HOUR]
+        with effects.begin() as connection:
+            fires.release(connection, NOON + HOUR)
+            assert waiting(connection, "a") == []
+            assert fired_jobs(connection, "a") == [NOON, NOON + HOUR]
+            states = connection.scalars(
+                text("SELECT state::text FROM jobs.jobs WHERE schedule = 'a' ORDER BY fire_at")
+            )
+            assert list(states) == ["cancelled", "ready"]
