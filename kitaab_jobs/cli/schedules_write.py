@@ -88,9 +88,8 @@ def add(
     )  # fmt: skip
     line = Schedule(name, kind, cadence.line, cadence.zone, dst=cadence.dst, **said)
     engine = primary("kitaab-jobs cli")
-    with (
-        engine.connect() as connection
-    ):  # rolled back: it shows what would be, with every check of the database
+    # Rolled back: it shows what would be, with every check of the database.
+    with engine.connect() as connection:
         now = roster.clock(connection)
         _show(schedules.add(connection, line, now=now), now)
     if dry_run:
