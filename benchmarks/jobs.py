@@ -16,7 +16,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from statistics import median
@@ -29,7 +29,7 @@ from rich.table import Table
 from benchmarks import measures
 from benchmarks.measures import Bench, Figures
 from benchmarks.servers import Servers
-from benchmarks.systems import SYSTEMS, Installed, NotMeasured, install
+from benchmarks.systems import SYSTEMS, Installed, NotMeasured, System, install
 
 WHAT = ("drain", "latency", "single", "half", "bulk", "flat")
 BASE = "acks_late"
@@ -61,12 +61,13 @@ def options() -> argparse.Namespace:
     if given.quick:
         given.jobs, given.rounds, given.seconds = min(given.jobs, 1000), 1, min(given.seconds, 4)
         given.bulk, given.backlog = min(given.bulk, 20_000), min(given.backlog, 100_000)
-    given.only = _chosen(parser, given.only, SYSTEMS)
-    given.what = _chosen(parser, given.what, WHAT)
+    given.only = chosen(parser, given.only, SYSTEMS)
+    given.what = chosen(parser, given.what, WHAT)
     return given
 
 
-def _chosen(parser: argparse.ArgumentParser, given: str, known: Any) -> list[str]:
+def chosen(parser: argparse.ArgumentParser, given: str, known: Iterable[str]) -> list[str]:
+    """Return the names in a list with commas; end the program where one is not known."""
     names = [name.strip() for name in given.split(",") if name.strip()]
     for name in names:
         if name not in known:
@@ -79,7 +80,7 @@ def main() -> None:
     logs = given.logs or Path(tempfile.mkdtemp(prefix="kitaab-bench-logs-"))
     logs.mkdir(parents=True, exist_ok=True)
     missing: dict[str, str] = {}
-    systems = _install(given, missing)
+    systems = installed([SYSTEMS[name] for name in given.only], given.peers_dir, missing)
     began = time.monotonic()
     with Servers() as servers:
         bench = Bench(servers, logs, jobs=given.jobs, seconds=given.seconds, bulk=given.bulk)
@@ -89,7 +90,7 @@ def main() -> None:
         with suppress(KeyboardInterrupt):
             for number in range(given.rounds):
                 _round(bench, systems, given, results, missing, f"round {number + 1} of {given.rounds}")
-        machine = _machine(servers)
+        machine = describe(servers)
     machine["minutes"] = round((time.monotonic() - began) / 60, 1)
     if not given.logs:
         shutil.rmtree(logs, ignore_errors=True)
@@ -110,14 +111,15 @@ def main() -> None:
     _show(report)
 
 
-def _install(given: argparse.Namespace, missing: dict[str, str]) -> list[Installed]:
+def installed(systems: Iterable[System], folder: Path, missing: dict[str, str]) -> list[Installed]:
+    """Install them; those that cannot be go to `missing`, with the reason."""
     found = []
-    for name in given.only:
+    for system in systems:
         try:
-            found.append(install(SYSTEMS[name], given.peers_dir))
+            found.append(install(system, folder))
         except NotMeasured as reason:
-            missing[name] = str(reason)
-            say.print(f"{name}: not measured: {reason}")
+            missing[system.name] = str(reason)
+            say.print(f"{system.name}: not measured: {reason}")
     return found
 
 
@@ -170,7 +172,8 @@ def _round(
                 measure(what, installed, lambda i=installed, r=rows, k=kind: measures.flat(bench, i, r, k))  # type: ignore[misc]  # as above
 
 
-def _machine(servers: Servers) -> dict[str, Any]:
+def describe(servers: Servers) -> dict[str, Any]:
+    """Return what the figures hang on: the machine, its load, and the versions."""
     model = next(
         (
             line.partition(":")[2].strip()
@@ -203,14 +206,20 @@ def _ratio(results: dict[str, list[Figures]], system: str, name: str) -> str:
     return f"{median(one[name] / other[name] for one, other in pairs if other[name]):.2f}"
 
 
-def _show(report: dict[str, Any]) -> None:
-    out = Console(highlight=False, width=max(110, Console().width))
-    machine, results = report["machine"], report["results"]
-    out.print(
+def where(report: Mapping[str, Any]) -> str:
+    """Return the line above the tables."""
+    machine = report["machine"]
+    return (
         f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, PostgreSQL "
-        f"{machine['postgresql']}, Python {machine['python']}; {report['rounds']} rounds, medians, "
+        f"{machine['postgresql']}, Python {machine['python']}; rounds: {report['rounds']}, medians, "
         f"{machine['minutes']} minutes, load {machine['load_at_end']} at the end"
     )
+
+
+def _show(report: dict[str, Any]) -> None:
+    out = Console(highlight=False, width=max(110, Console().width))
+    results = report["results"]
+    out.print(where(report))
     if "drain" in results:
         table = Table(
             "system",

@@ -26,8 +26,9 @@ CREATE TABLE bench.effects (
 ) WITH (fillfactor = 50);
 INSERT INTO bench.effects (id) SELECT generate_series(0, {work.ROWS - 1});
 CREATE TABLE bench.starts (sent double precision NOT NULL, started double precision NOT NULL);
+CREATE TABLE bench.fires (n integer NOT NULL, started double precision NOT NULL);
 GRANT USAGE ON SCHEMA bench TO kitaab_worker;
-GRANT ALL ON bench.effects, bench.starts TO kitaab_worker;
+GRANT ALL ON bench.effects, bench.starts, bench.fires TO kitaab_worker;
 """
 
 
@@ -78,10 +79,11 @@ class Database:
 class Servers:
     """PostgreSQL and Redis for as long as the `with` block runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, **options: str) -> None:
+        """`options` are settings of postgresql.conf."""
         self.folder = Path(tempfile.mkdtemp(prefix="kitaab-bench-"))
         self.folder.chmod(0o755)
-        self.postgres = EmbeddedPostgres(self.folder / "postgres", durable=True)
+        self.postgres = EmbeddedPostgres(self.folder / "postgres", durable=True, options=options)
         self.redis = EmbeddedRedis(self.folder / "redis")
 
     def __enter__(self) -> Self:

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,12 +38,13 @@ class System:
     processes: tuple[tuple[str, ...], ...]
     variant: str = ""
     installs: tuple[str, ...] = ()  # none: it runs in the project's own environment
+    package: str = ""  # whose version is shown, where it is not called as the module
     python: tuple[int, int] = (3, 11)
 
     @property
     def is_ours(self) -> bool:
         """Whether it is this platform."""
-        return self.module == "ours"
+        return self.module.startswith("ours")
 
 
 def _alone(module: str, processes: int) -> tuple[tuple[str, ...], ...]:
@@ -91,6 +92,45 @@ SYSTEMS: dict[str, System] = {
     )
 }
 
+_TIMETABLE = ("-m", "celery", "-A", "benchmarks.peers.ours_timetable")
+_BEATS = ("-m", "celery", "-A", "benchmarks.peers.beats")
+_QUIET = ("--loglevel", "WARNING")
+_TWO = ("worker", "--concurrency", "2")
+_REDBEAT = ("celery-redbeat", "celery[redis]", "psycopg[binary]")
+
+# For these, the first process is the worker and the second the beat.
+SCHEDULERS: dict[str, System] = {
+    system.name: system
+    for system in (
+        System("ours", "this platform", "ours_timetable", ((*_TIMETABLE, *_TWO), (*_TIMETABLE, "beat"))),
+        System(
+            "celery",
+            "celery beat, its PersistentScheduler",
+            "beats",
+            ((*_BEATS, *_TWO, *_QUIET), (*_BEATS, "beat", *_QUIET)),
+            "celery",
+        ),
+        System(
+            "redbeat",
+            "celery-redbeat, looking every 5 s, so with a lock of 25 s",
+            "beats",
+            ((*_BEATS, *_TWO, *_QUIET), (*_BEATS, "beat", *_QUIET)),
+            "redbeat",
+            installs=_REDBEAT,
+            package="celery-redbeat",
+        ),
+        System(
+            "redbeat_default",
+            "celery-redbeat as it comes, with a lock of 25 minutes",
+            "beats",
+            ((*_BEATS, *_TWO, *_QUIET), (*_BEATS, "beat", *_QUIET)),
+            "redbeat_default",
+            installs=_REDBEAT,
+            package="celery-redbeat",
+        ),
+    )
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Installed:
@@ -125,16 +165,19 @@ class Installed:
         """Start its processes and end them afterwards. They end with us, however we die."""
         started: list[subprocess.Popen[bytes]] = []
         try:
-            with log.open("ab") as output:
-                for words in self.system.processes:
-                    line: list[str | Path] = [self.python, *words]
-                    started.append(spawn(line, log=output, env=self._env(env), cwd=ROOT))
+            started.extend(self.start(words, env, log) for words in self.system.processes)
             yield started
             for process in started:
                 if process.poll() is not None:
                     raise NotMeasured(f"a process {ended(process)}: {_last_line(log.read_text())}")
         finally:
-            _end(started)
+            end(started)
+
+    def start(self, words: Sequence[str], env: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
+        """Start one of its processes and return it; `end` it afterwards."""
+        line: list[str | Path] = [self.python, *words]
+        with log.open("ab") as output:
+            return spawn(line, log=output, env=self._env(env), cwd=ROOT)
 
     def _env(self, env: Mapping[str, str]) -> dict[str, str]:
         kept = {
@@ -145,7 +188,8 @@ class Installed:
         return kept | {"BENCH_VARIANT": self.system.variant} | dict(env)
 
 
-def _end(started: list[subprocess.Popen[bytes]]) -> None:
+def end(started: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Ask processes to stop, and after five seconds kill them with all that they have forked."""
     for process in started:
         if process.poll() is None:
             process.send_signal(SIGTERM)
@@ -166,7 +210,7 @@ def install(system: System, folder: Path) -> Installed:
     if not system.installs:
         python = Path(sys.executable)
         return Installed(system, python, _version(python, "kitaab-jobs" if system.is_ours else "celery"))
-    home = folder / system.name
+    home = folder / (system.package or system.name)
     python = home / "bin" / "python"
     wanted = " ".join(system.installs) + "\n" + PINS.read_text()
     made = home / "made"
@@ -175,7 +219,7 @@ def install(system: System, folder: Path) -> Installed:
         _run([_interpreter(system.python), "-m", "venv", "--without-pip", home])
         _run([*_pip(), "--python", python, "install", "-q", "-c", PINS, *system.installs])
         made.write_text(wanted)
-    return Installed(system, python, _version(python, system.module))
+    return Installed(system, python, _version(python, system.package or system.module))
 
 
 def _pip() -> list[str | Path]:

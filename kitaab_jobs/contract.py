@@ -6,6 +6,7 @@ frozen and strict about unknown fields, so that a typing error is refused where 
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -155,10 +156,9 @@ JOBS: dict[str, Job] = {
 
 
 def job_named(name: str) -> Job:
-    """Return the job called `name`; raise `UnknownJob` with the names that exist."""
-    try:
+    """Return the job called `name`; raise `UnknownJob` with the one that may be meant, or all that exist."""
+    if name in JOBS:
         return JOBS[name]
-    except KeyError:
-        raise UnknownJob(
-            f"no job is called {name!r}", remedy=f"the jobs are {', '.join(sorted(JOBS))}"
-        ) from None
+    near = difflib.get_close_matches(name, JOBS, n=1, cutoff=0.5)
+    remedy = f"did you mean {near[0]}?" if near else f"the jobs are {', '.join(sorted(JOBS))}"
+    raise UnknownJob(f"no job is called {name!r}", remedy=remedy)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import time
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +10,7 @@ import typer
 
 from kitaab_jobs.cli.progress import progress
 from kitaab_jobs.cli.times import instant, span
-from kitaab_jobs.errors import BadPayload, UnknownJob, UsageError
+from kitaab_jobs.errors import BadPayload, UsageError
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -58,14 +57,13 @@ def enqueue(
 ) -> None:
     """Enqueue one job and print its id; with --wait also its result."""
     from kitaab_jobs import client
-    from kitaab_jobs.contract import JOBS, QUEUES
+    from kitaab_jobs.contract import QUEUES, job_named
     from kitaab_jobs.db.engines import primary
 
-    if name not in JOBS:
-        raise UnknownJob(f"no job is called {name!r}", remedy=_meant(name, list(JOBS)))
+    kind = job_named(name)
     if queue is not None and queue not in QUEUES:
         raise UsageError(f"no queue is called {queue!r}", remedy=f"the queues are {', '.join(QUEUES)}")
-    if unique_for is not None and unique is None and not JOBS[name].unique_args:
+    if unique_for is not None and unique is None and not kind.unique_args:
         raise UsageError("--unique-for says how long a key counts, and there is none", remedy="add --unique")
     given = {
         "unique_key": unique,
@@ -82,7 +80,7 @@ def enqueue(
     with engine.begin() as connection:
         id = client.enqueue(connection, name, parsed(args), priority=priority, **more)
     if wait:
-        _tell(_waited(engine, id))
+        tell(waited(engine, id))
     else:
         typer.echo(str(id))
 
@@ -100,12 +98,7 @@ def parsed(args: str) -> dict[str, Any]:
     return found
 
 
-def _meant(name: str, names: list[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"did you mean {near[0]}?" if near else f"the jobs are {', '.join(sorted(names))}"
-
-
-def _tell(job: dict[str, Any]) -> None:
+def tell(job: dict[str, Any]) -> None:
     """Print the result, or say what became of it and exit 1."""
     if job["state"] == "succeeded":
         typer.echo(json.dumps(job["result"]))
@@ -114,7 +107,7 @@ def _tell(job: dict[str, Any]) -> None:
     raise typer.Exit(1)
 
 
-def _waited(engine: Engine, id: UUID) -> dict[str, Any]:
+def waited(engine: Engine, id: UUID) -> dict[str, Any]:
     """Print the id at once and return the job when it has ended; show meanwhile how far it is."""
     from kitaab_jobs.cli.patience import Patience
     from kitaab_jobs.runtime import operators

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 
+from kitaab_jobs import timing
 from kitaab_jobs.errors import UsageError
 
 _SPAN = re.compile(r"(\d+)\s*([smhdw])")
@@ -27,17 +28,22 @@ def span(text: str, option: str) -> dt.timedelta:
     return found
 
 
-def instant(text: str, option: str) -> dt.datetime:
-    """Return the aware time in `text`; raise `UsageError` where it has no zone or cannot be read."""
+def instant(text: str, option: str, zone: str | None = None) -> dt.datetime:
+    """Return the time in `text`, in UTC; raise `UsageError` where it cannot be read.
+
+    It carries its offset; with `zone`, a time without one, or a date alone, is of that zone.
+    """
     try:
         found = dt.datetime.fromisoformat(text.strip())
     except ValueError:
         raise UsageError(
             f"{option} {text!r} is not a time", remedy="write it like 2026-11-23T07:00Z"
         ) from None
-    if found.tzinfo is None:
-        raise UsageError(f"{option} {text!r} has no offset", remedy=f"write {text}Z or {text}+05:00")
     try:
-        return found.astimezone(dt.UTC)
+        if found.tzinfo is not None:
+            return found.astimezone(dt.UTC)
+        if zone is not None:
+            return timing.to_utc(found.date(), found.time(), zone)
     except OverflowError:
         raise UsageError(f"{option} {text!r} is beyond the calendar", remedy="give a nearer time") from None
+    raise UsageError(f"{option} {text!r} has no offset", remedy=f"write {text}Z or {text}+05:00")

@@ -177,7 +177,7 @@ def as_line(entry: Entry) -> Schedule:
 def edit(connection: Connection, name: str, changes: Mapping[str, Any], *, now: dt.datetime) -> Entry:
     """Change a live schedule: `changes` are fields of `Schedule`. What was due until now is recorded as missed where
     the change says when it fires. Raises `UsageError` for a schedule of the file, and what `Schedule` raises."""
-    entry = _live(connection, name, "edited")
+    entry = _live(connection, name, "edited", "change its line there, and beat reads it")
     line = as_line(entry)
     known = {each.name for each in fields(Schedule)} - {"name"}
     if strange := sorted(set(changes) - known):
@@ -198,7 +198,7 @@ def edit(connection: Connection, name: str, changes: Mapping[str, Any], *, now: 
 
 def remove(connection: Connection, name: str, *, now: dt.datetime) -> Entry:
     """Remove a live schedule and return what it was; its fires stay on record, and runs go on."""
-    entry = _live(connection, name, "removed")
+    entry = _live(connection, name, "removed", "take its line out there, and beat removes it")
     roster.forsake(connection, [entry], now, "removed", "the schedule was removed")
     roster.delete(connection, [name])
     return entry
@@ -355,12 +355,12 @@ def _locked(connection: Connection, name: str) -> Entry:
     raise _no_such(connection, name)
 
 
-def _live(connection: Connection, name: str, what: str) -> Entry:
+def _live(connection: Connection, name: str, what: str, instead: str) -> Entry:
     entry = _locked(connection, name)
     if entry.source == "file":
         raise UsageError(
             f"{name} stands in {FILE}, and cannot be {what} live",
-            remedy="change it there; it can be paused here",
+            remedy=f"{instead} at its next start; until then it can be paused",
         )
     return entry
 

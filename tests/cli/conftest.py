@@ -14,6 +14,7 @@ from sqlalchemy import Engine, text
 from kitaab_jobs import cli
 from kitaab_jobs.db import engines
 from kitaab_jobs.settings import settings
+from tests.cli import schedules
 from tests.conftest import engine_for
 
 ROOT = Path(__file__).parents[2]
@@ -41,6 +42,13 @@ def ledger(
     assert engine.url.database is not None
     named(url_for("kitaab_worker", engine.url.database))
     return engine
+
+
+@pytest.fixture
+def timetable(ledger: Engine) -> Engine:
+    """The ledger, without any schedule."""
+    schedules.clear(ledger)
+    return ledger
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -115,7 +116,7 @@ class TestList:
         assert (code, out) == (2, "")
         assert err.startswith(why)
 
-    def test_ids_are_whole_on_a_narrow_terminal(self, ledger: Engine) -> None:
+    def test_columns_are_whole_on_a_narrow_terminal(self, ledger: Engine) -> None:
         id = add(ledger, "dead", error="x" * 300)
         ours, theirs = pty.openpty()
         process = subprocess.Popen(
@@ -126,7 +127,10 @@ class TestList:
         os.close(theirs)
         said = read_all(ours)
         assert process.wait(60) == 0
-        assert str(id) in said
+        plain = re.sub("\x1b\\[[0-9;]*m", "", said).splitlines()
+        assert plain[0].split() == ["id", "name", "state", "attempt", "created", "took", "what"]
+        assert plain[1].split()[:4] == [str(id), "progress.refresh", "dead", "1/5"]
+        assert plain[1].split()[-1] == "x" * 9 + "…"
 
 
 def read_all(fd: int) -> str:

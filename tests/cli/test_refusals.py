@@ -21,6 +21,10 @@ COMMANDS = (
     ("jobs", "cancel", "--name", "*", "--yes"),
     ("jobs", "purge", "--older-than", "1d", "--yes"),
     ("enqueue", "progress.refresh", "--args", '{"limit": 77}'),
+    ("schedules", "list"),
+    ("schedules", "history", "nightly"),
+    ("schedules", "pause", "nightly"),
+    ("schedules", "add", "nightly", "progress.refresh", "@daily", "--yes"),
 )
 each_command = pytest.mark.parametrize("words", COMMANDS, ids=lambda words: " ".join(words[:2]))
 

@@ -136,10 +136,13 @@ def test_payloads_are_frozen() -> None:
         taken.text = "b"  # type: ignore[attr-defined]
 
 
-def test_unknown_name_is_answered_with_the_names() -> None:
+def test_unknown_name_is_answered_with_what_may_be_meant() -> None:
     with pytest.raises(UnknownJob) as refused:
         job_named("progress.refesh")
-    assert str(refused.value).startswith("no job is called 'progress.refesh': the jobs are ")
+    assert str(refused.value) == "no job is called 'progress.refesh': did you mean progress.refresh?"
+    with pytest.raises(UnknownJob) as refused:
+        job_named("x")
+    assert str(refused.value).startswith("no job is called 'x': the jobs are ")
     assert all(name in str(refused.value) for name in JOBS)
 
 

@@ -18,6 +18,7 @@ import psycopg
 import pytest
 from dotenv import dotenv_values
 
+from beat_schedule import TIMETABLE
 from kitaab_jobs.devstack.ports import free_port
 from tests.devstack.folders import make_folder
 from tests.devstack.observe import wait_for
@@ -50,6 +51,8 @@ RUN = {
     ".venv/bin/kitaab-jobs enqueue progress.refresh --wait": "test_enqueue_and_list",
     ".venv/bin/kitaab-jobs jobs list": "test_enqueue_and_list",
     ".venv/bin/kitaab-jobs jobs stats": "test_enqueue_and_list",
+    ".venv/bin/kitaab-jobs schedules next '30 2 * * * America/New_York'": "test_plan_and_list",
+    ".venv/bin/kitaab-jobs schedules list": "test_plan_and_list",
     "export KITAAB_DATABASE_URL=postgresql://kitaab_worker:...@db/kitaab": "test_own_servers",
     "export KITAAB_ADMIN_URL=postgresql://kitaab_admin:...@db/kitaab": "test_own_servers",
     "export KITAAB_REDIS_URL=redis://:...@redis/0": "test_own_servers",
@@ -159,6 +162,20 @@ def test_enqueue_and_list(stack: dict[str, str]) -> None:
     stats = run(".venv/bin/kitaab-jobs jobs stats", stack)
     assert stats.returncode == 0, stats.stderr
     assert re.search(r"^succeeded +[1-9]", stats.stdout, re.MULTILINE)
+
+
+def test_plan_and_list(stack: dict[str, str]) -> None:
+    planned = run(".venv/bin/kitaab-jobs schedules next '30 2 * * * America/New_York'", stack)
+    assert planned.returncode == 0, planned.stderr
+    assert len(planned.stdout.splitlines()) == 1 + 5
+
+    def listed() -> list[str]:
+        found = run(".venv/bin/kitaab-jobs schedules list", stack)
+        assert found.returncode == 0, found.stderr
+        return [line.split()[0] for line in found.stdout.splitlines()[1:]]
+
+    # beat may still be reading its timetable
+    wait_for(lambda: {line.name for line in TIMETABLE} <= set(listed()))
 
 
 def enqueued(env: dict[str, str]) -> int:

@@ -1,0 +1,52 @@
+"""How commands that only look write what they have found."""
+
+from __future__ import annotations
+
+import datetime as dt
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+_PAD = 2
+# So much of the last column is always shown.
+_LAST = 10
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print columns that fit their content; the last one is cut at the terminal's width.
+
+    Where not even the others fit, their lines run over its edge, whole: rich would leave columns out.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 240)
+    *widths, last = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    room = console.width - sum(width + _PAD for width in widths) - _PAD
+    widths.append(max(min(last, room), min(last, _LAST)))
+    console.width = max(console.width, sum(width + _PAD for width in widths))
+    columns = Table(box=None, padding=(0, _PAD, 0, 0), header_style="bold")
+    for name, width in zip(header, widths, strict=True):
+        columns.add_column(name, no_wrap=True, overflow="ellipsis", width=width)
+    for row in rows:
+        columns.add_row(*map(Text, row))
+    console.print(columns)
+
+
+def one_line(text: str | None) -> str:
+    """Return a text without its line breaks."""
+    return " ".join((text or "").split())
+
+
+def clock(text: str) -> str:
+    """Return a time without its year, or as it stands where Python knows no such time."""
+    try:
+        return f"{dt.datetime.fromisoformat(text):%m-%d %H:%M:%S}"
+    except ValueError:
+        return text
