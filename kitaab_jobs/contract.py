@@ -37,6 +37,12 @@ class Deliver(Payload):
     delivery_ids: list[int] = Field(min_length=1, max_length=500)
 
 
+class Notify(Payload):
+    """What people have reached, to be told to them: rows of jobs.notices."""
+
+    notice_ids: list[int] = Field(min_length=1, max_length=500)
+
+
 @dataclass(frozen=True, slots=True)
 class Backoff:
     """How long a failed job waits: `base` seconds, doubled after each attempt, at most `cap` seconds.
@@ -138,6 +144,7 @@ REMINDERS_DISPATCH = Job(
     queue="reminders",
 )
 REMINDERS_DELIVER = Job("reminders.deliver", "send recorded reminders", Deliver, queue="reminders")
+REMINDERS_NOTIFY = Job("reminders.notify", "tell people what they have completed", Notify, queue="reminders")
 ARCHIVE_MAKE_PARTITIONS = Job("archive.make_partitions", "make the partitions that the next months need")
 ARCHIVE_PURGE_JOBS = Job("archive.purge_jobs", "remove the rows of jobs and fires that ended long ago", Batch)
 
@@ -148,6 +155,7 @@ JOBS: dict[str, Job] = {
         PROGRESS_RECONCILE,
         REMINDERS_DISPATCH,
         REMINDERS_DELIVER,
+        REMINDERS_NOTIFY,
         ARCHIVE_MAKE_PARTITIONS,
         ARCHIVE_PURGE_JOBS,
     )

@@ -7,6 +7,7 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from kitaab_jobs import contract
+from kitaab_jobs.errors import Snooze
 from kitaab_jobs.reminders import jobs
 from kitaab_jobs.runtime.job import job
 
@@ -21,3 +22,9 @@ def dispatch(session: Session, now: datetime, payload: contract.Batch) -> jobs.D
 def deliver(session: Session, now: datetime, payload: contract.Deliver) -> jobs.Delivered:
     """Send recorded reminders."""
     return jobs.deliver(session, now=now, delivery_ids=payload.delivery_ids)
+
+
+@job(contract.REMINDERS_NOTIFY)
+def notify(_session: Session, _now: datetime, payload: contract.Notify) -> jobs.Delivered:
+    """Tell people what they have completed."""
+    raise Snooze(60, f"{len(payload.notice_ids)} notices wait for the version that sends them")
