@@ -37,6 +37,12 @@ class Deliver(Payload):
     delivery_ids: list[int] = Field(min_length=1, max_length=500)
 
 
+class Notify(Payload):
+    """What people have reached, to be told to them: rows of jobs.notices."""
+
+    notice_ids: list[int] = Field(min_length=1, max_length=500)
+
+
 @dataclass(frozen=True, slots=True)
 class Backoff:
     """How long a failed job waits: `base` seconds, doubled after each attempt, at most `cap` seconds.
@@ -131,6 +137,7 @@ PROGRESS_RECONCILE = Job(
     queue="long",
     time_limit=3600,
 )
+PROGRESS_PURGE_HISTORY = Job("progress.purge_history", "thin out the charts of days long ago", Batch)
 REMINDERS_DISPATCH = Job(
     "reminders.dispatch",
     "record the reminders that are due and hand them to delivery",
@@ -138,6 +145,7 @@ REMINDERS_DISPATCH = Job(
     queue="reminders",
 )
 REMINDERS_DELIVER = Job("reminders.deliver", "send recorded reminders", Deliver, queue="reminders")
+REMINDERS_NOTIFY = Job("reminders.notify", "tell people what they have completed", Notify, queue="reminders")
 ARCHIVE_MAKE_PARTITIONS = Job("archive.make_partitions", "make the partitions that the next months need")
 ARCHIVE_PURGE_JOBS = Job("archive.purge_jobs", "remove the rows of jobs and fires that ended long ago", Batch)
 
@@ -146,8 +154,10 @@ JOBS: dict[str, Job] = {
     for job in (
         PROGRESS_REFRESH,
         PROGRESS_RECONCILE,
+        PROGRESS_PURGE_HISTORY,
         REMINDERS_DISPATCH,
         REMINDERS_DELIVER,
+        REMINDERS_NOTIFY,
         ARCHIVE_MAKE_PARTITIONS,
         ARCHIVE_PURGE_JOBS,
     )

@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from kitaab_jobs import contract
-from kitaab_jobs.reminders import jobs
+from kitaab_jobs.reminders import jobs, notices
 from kitaab_jobs.runtime.job import job
 
 
@@ -21,3 +21,9 @@ def dispatch(session: Session, now: datetime, payload: contract.Batch) -> jobs.D
 def deliver(session: Session, now: datetime, payload: contract.Deliver) -> jobs.Delivered:
     """Send recorded reminders."""
     return jobs.deliver(session, now=now, delivery_ids=payload.delivery_ids)
+
+
+@job(contract.REMINDERS_NOTIFY)
+def notify(session: Session, now: datetime, payload: contract.Notify) -> notices.Notified:
+    """Tell people what they have completed."""
+    return notices.notify(session, now=now, notice_ids=payload.notice_ids)

@@ -31,6 +31,7 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "Payload": {},
     "Batch": {"limit": 10},
     "Deliver": {"zone": "Asia/Karachi", "delivery_ids": [1, 2]},
+    "Notify": {"notice_ids": [1, 2]},
 }
 
 

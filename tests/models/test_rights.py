@@ -40,7 +40,10 @@ TABLES = """
     jobs.fires            -      S         SID
     jobs.processes        -      S         SIUD
     jobs.deliveries       S      S         SIU
+    jobs.notices          S      S         SIU
     jobs.progress_marks   -      S         SuD
+    jobs.merit_history    S      S         SIUD
+    jobs.target_history   S      S         SIUD
     jobs.partitioned_tables -    S         S
 """
 
@@ -137,9 +140,9 @@ COLUMNS = {
 }
 
 FUNCTIONS = {
-    "kitaab_app": "app_own_deeds app_relations app_shared_deed_items app_shared_deeds app_user_id jobs.enqueue"
-    " jobs.enqueue_many user_for_login",
-    "kitaab_readonly": "app_user_id",
+    "kitaab_app": "app_own_deeds app_relations app_shared_deed_items app_shared_deeds app_user_id item_streaks"
+    " jobs.enqueue jobs.enqueue_many user_for_login",
+    "kitaab_readonly": "app_user_id item_streaks",
     "kitaab_worker": "jobs.enqueue jobs.enqueue_many jobs.make_partition",
 }
 
