@@ -137,6 +137,7 @@ PROGRESS_RECONCILE = Job(
     queue="long",
     time_limit=3600,
 )
+PROGRESS_PURGE_HISTORY = Job("progress.purge_history", "thin out the charts of days long ago", Batch)
 REMINDERS_DISPATCH = Job(
     "reminders.dispatch",
     "record the reminders that are due and hand them to delivery",
@@ -153,6 +154,7 @@ JOBS: dict[str, Job] = {
     for job in (
         PROGRESS_REFRESH,
         PROGRESS_RECONCILE,
+        PROGRESS_PURGE_HISTORY,
         REMINDERS_DISPATCH,
         REMINDERS_DELIVER,
         REMINDERS_NOTIFY,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kitaab_jobs.cli.progress import progress
+from kitaab_jobs.cli.bars import progress
 from kitaab_jobs.cli.times import span
 from kitaab_jobs.cli.up import DataDir, migrate, refuse_without_shared_memory, stoppable
 from kitaab_jobs.errors import UsageError

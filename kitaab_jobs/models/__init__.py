@@ -11,12 +11,19 @@
 | audit | audit_log |
 | ledger | jobs.queues, jobs.kinds, jobs.jobs |
 | schedules | jobs.schedules, jobs.fires, jobs.processes |
-| chores | jobs.deliveries, jobs.progress_marks, jobs.partitioned_tables |
+| chores | jobs.deliveries, jobs.notices, jobs.progress_marks, jobs.partitioned_tables, jobs.merit_history, target_history |
 """
 
 from kitaab_jobs.models.audit import AuditLog
 from kitaab_jobs.models.base import Base
-from kitaab_jobs.models.chores import Delivery, PartitionedTable, ProgressMark
+from kitaab_jobs.models.chores import (
+    Delivery,
+    MeritHistory,
+    Notice,
+    PartitionedTable,
+    ProgressMark,
+    TargetHistory,
+)
 from kitaab_jobs.models.communication import Message, Notification, ReflectionMessage
 from kitaab_jobs.models.deeds import Deed, DeedItem, Scale, ScaleValue
 from kitaab_jobs.models.entries import Entry, EntryHistory
@@ -38,8 +45,10 @@ __all__ = [
     "JobRow",
     "Kind",
     "Merit",
+    "MeritHistory",
     "MeritItem",
     "Message",
+    "Notice",
     "Notification",
     "PartitionedTable",
     "Permission",
@@ -52,6 +61,7 @@ __all__ = [
     "ScaleValue",
     "ScheduleRow",
     "Target",
+    "TargetHistory",
     "TargetItem",
     "User",
 ]

@@ -1,4 +1,4 @@
-"""What the jobs keep for themselves: deliveries of reminders, marks of progress, partitioned tables."""
+"""What the jobs keep for themselves: deliveries and notices, marks and history of progress, partitioned tables."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from sqlalchemy import (
     BigInteger,
     ForeignKey,
     Identity,
+    SmallInteger,
     String,
     UniqueConstraint,
     text,
@@ -76,6 +77,74 @@ class ProgressMark(Base):
     kind: Mapped[str] = mapped_column(String(16))
     subject_id: Mapped[Big]
     marked_at: Mapped[Now]
+
+
+class MeritHistory(Base):
+    """What a merit showed at the end of one local day; a day without a row showed what the day before did."""
+
+    __tablename__ = "merit_history"
+    __table_args__ = (
+        check("merit_history_percent_in_range", "percent BETWEEN 0 AND 100"),
+        index("idx_merit_history_day", "day", using="brin"),
+        {**SCHEMA, "comment": "what a merit showed at the end of each local day on which that changed"},
+    )
+
+    merit_id: Mapped[Big] = mapped_column(ForeignKey("merits.merit_id", ondelete="CASCADE"), primary_key=True)
+    day: Mapped[Day] = mapped_column(primary_key=True)
+    percent: Mapped[int] = mapped_column(SmallInteger)
+    is_satisfied: Mapped[bool]
+
+
+class TargetHistory(Base):
+    """What a target showed at the end of one local day; a day without a row showed what the day before did."""
+
+    __tablename__ = "target_history"
+    __table_args__ = (
+        check("target_history_percent_in_range", "percent BETWEEN 0 AND 100"),
+        index("idx_target_history_day", "day", using="brin"),
+        {**SCHEMA, "comment": "what a target showed at the end of each local day on which that changed"},
+    )
+
+    target_id: Mapped[Big] = mapped_column(
+        ForeignKey("targets.target_id", ondelete="CASCADE"), primary_key=True
+    )
+    day: Mapped[Day] = mapped_column(primary_key=True)
+    percent: Mapped[int] = mapped_column(SmallInteger)
+    is_satisfied: Mapped[bool]
+
+
+class Notice(Base):
+    """Something that a person is told once, and how that ended.
+
+    `user_id` is the goal's, without a foreign key of its own: see the migration.
+    """
+
+    __tablename__ = "notices"
+    __table_args__ = (
+        UniqueConstraint("merit_id", "kind", name="uq_notices_merit"),
+        UniqueConstraint("target_id", "kind", name="uq_notices_target"),
+        check("notices_kind_check", "kind IN ('merit_completed', 'target_completed')"),
+        check("notices_merit_fits_kind", "(kind = 'merit_completed') = (merit_id IS NOT NULL)"),
+        check("notices_target_fits_kind", "(kind = 'target_completed') = (target_id IS NOT NULL)"),
+        check("notices_finished_when_ended", "(state IN ('pending', 'sending')) = (finished_at IS NULL)"),
+        check(
+            "notices_reason_when_not_sent", "state IN ('pending', 'sending', 'sent') OR reason IS NOT NULL"
+        ),
+        index("idx_notices_user_id", "user_id", "created_at"),
+        index("idx_notices_open", "created_at", where="state IN ('pending', 'sending')"),
+        {**SCHEMA, "comment": "what people are told once: a merit or a target of theirs is complete"},
+    )
+
+    notice_id: Mapped[Id]
+    user_id: Mapped[Big]
+    kind: Mapped[str] = mapped_column(String(32))
+    merit_id: Mapped[Big | None] = mapped_column(ForeignKey("merits.merit_id", ondelete="CASCADE"))
+    target_id: Mapped[Big | None] = mapped_column(ForeignKey("targets.target_id", ondelete="CASCADE"))
+    happened_on: Mapped[Day]
+    state: Mapped[str] = mapped_column(DeliveryState, server_default=text("'pending'"))
+    reason: Mapped[Long | None]
+    created_at: Mapped[Now]
+    finished_at: Mapped[Instant | None]
 
 
 class PartitionedTable(Base):

@@ -7,8 +7,7 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from kitaab_jobs import contract
-from kitaab_jobs.errors import Snooze
-from kitaab_jobs.reminders import jobs
+from kitaab_jobs.reminders import jobs, notices
 from kitaab_jobs.runtime.job import job
 
 
@@ -25,6 +24,6 @@ def deliver(session: Session, now: datetime, payload: contract.Deliver) -> jobs.
 
 
 @job(contract.REMINDERS_NOTIFY)
-def notify(_session: Session, _now: datetime, payload: contract.Notify) -> jobs.Delivered:
+def notify(session: Session, now: datetime, payload: contract.Notify) -> notices.Notified:
     """Tell people what they have completed."""
-    raise Snooze(60, f"{len(payload.notice_ids)} notices wait for the version that sends them")
+    return notices.notify(session, now=now, notice_ids=payload.notice_ids)

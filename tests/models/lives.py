@@ -76,4 +76,9 @@ def full_life(world: World) -> tuple[int, int]:
     insert(world.connection, "messages", **answer)
     delivery = {"notification_id": notification, "user_id": user, "channel": "email", "due_date": TODAY}
     insert(world.connection, "jobs.deliveries", due_at=TODAY, **delivery)
+    for kind, id in (("merit", merit), ("target", target)):
+        notice = {"user_id": user, "kind": f"{kind}_completed", f"{kind}_id": id, "happened_on": TODAY}
+        insert(world.connection, "jobs.notices", **notice)
+        shown = {f"{kind}_id": id, "day": TODAY, "percent": 50, "is_satisfied": False}
+        insert(world.connection, f"jobs.{kind}_history", **shown)
     return user, friend

@@ -29,6 +29,8 @@ KNOWN = {
     "jobs.mark_deed_item()",
     "jobs.mark_entries()",
     "jobs.mark_goal()",
+    "jobs.mark_persons_goals()",
+    "jobs.mark_scale_value()",
     "keep_entry_author()",
     "permission_is_requestees()",
     "place_deed_item()",

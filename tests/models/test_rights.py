@@ -40,7 +40,10 @@ TABLES = """
     jobs.fires            -      S         SID
     jobs.processes        -      S         SIUD
     jobs.deliveries       S      S         SIU
+    jobs.notices          S      S         SIU
     jobs.progress_marks   -      S         SuD
+    jobs.merit_history    S      S         SIUD
+    jobs.target_history   S      S         SIUD
     jobs.partitioned_tables -    S         S
 """
 
@@ -61,13 +64,13 @@ COLUMNS = {
         "merits",
         "SELECT",
     ): "merit_id user_id deed_id name merit_type start_date duration_days is_active percent "
-    "is_satisfied completed_on completed_at created_at updated_at deleted_at",
+    "is_satisfied completed_on completed_at created_at updated_at deleted_at as_of",
     (
         "kitaab_readonly",
         "targets",
         "SELECT",
     ): "target_id user_id name target_type start_date end_date is_active percent is_satisfied "
-    "completed_on completed_at frozen_at created_at updated_at deleted_at",
+    "completed_on completed_at frozen_at created_at updated_at deleted_at as_of",
     (
         "kitaab_readonly",
         "audit_log",
@@ -113,33 +116,33 @@ COLUMNS = {
         "merits",
         "SELECT",
     ): "merit_id user_id merit_type start_date duration_days is_active percent is_satisfied completed_on"
-    " completed_at deleted_at",
+    " completed_at deleted_at as_of",
     (
         "kitaab_worker",
         "merit_items",
         "SELECT",
-    ): "merit_item_id merit_id deed_item_id scale_value_id target_value",
+    ): "merit_item_id merit_id deed_item_id scale_value_id target_value direction",
     (
         "kitaab_worker",
         "targets",
         "SELECT",
     ): "target_id user_id target_type start_date end_date is_active percent is_satisfied completed_on"
-    " completed_at frozen_at deleted_at",
+    " completed_at frozen_at deleted_at as_of",
     (
         "kitaab_worker",
         "target_items",
         "SELECT",
-    ): "target_item_id target_id deed_item_id scale_value_id target_value",
+    ): "target_item_id target_id deed_item_id scale_value_id target_value direction",
     ("kitaab_worker", "notifications", "UPDATE"): "next_due_at next_due_date last_due_at last_due_date",
-    ("kitaab_worker", "merits", "UPDATE"): "percent is_satisfied completed_on completed_at",
-    ("kitaab_worker", "targets", "UPDATE"): "percent is_satisfied completed_on completed_at",
+    ("kitaab_worker", "merits", "UPDATE"): "percent is_satisfied completed_on completed_at as_of",
+    ("kitaab_worker", "targets", "UPDATE"): "percent is_satisfied completed_on completed_at frozen_at as_of",
     ("kitaab_worker", "jobs.progress_marks", "UPDATE"): "marked_at",
 }
 
 FUNCTIONS = {
-    "kitaab_app": "app_own_deeds app_relations app_shared_deed_items app_shared_deeds app_user_id jobs.enqueue"
-    " jobs.enqueue_many user_for_login",
-    "kitaab_readonly": "app_user_id",
+    "kitaab_app": "app_own_deeds app_relations app_shared_deed_items app_shared_deeds app_user_id item_streaks"
+    " jobs.enqueue jobs.enqueue_many user_for_login",
+    "kitaab_readonly": "app_user_id item_streaks",
     "kitaab_worker": "jobs.enqueue jobs.enqueue_many jobs.make_partition",
 }
 

@@ -34,8 +34,9 @@ WORKER_TABLES: tuple[Right, ...] = (
     *_on("SELECT", "public.alembic_version jobs.partitioned_tables"),
     *_on("INSERT", "public.audit_log"),
     *_on("SELECT DELETE", "jobs.progress_marks"),
-    *_on("SELECT INSERT UPDATE", "jobs.kinds jobs.queues jobs.deliveries"),
+    *_on("SELECT INSERT UPDATE", "jobs.kinds jobs.queues jobs.deliveries jobs.notices"),
     *_on("SELECT INSERT UPDATE DELETE", "jobs.schedules jobs.processes jobs.jobs"),
+    *_on("SELECT INSERT UPDATE DELETE", "jobs.merit_history jobs.target_history"),
     *_on("SELECT INSERT DELETE", "jobs.fires"),
     _columns("SELECT", "public.users", "user_id timezone is_active deleted_at"),
     _columns("SELECT", "public.deed_items", "deed_item_id parent_deed_item_id"),
@@ -50,22 +51,26 @@ WORKER_TABLES: tuple[Right, ...] = (
         "SELECT",
         "public.merits",
         "merit_id user_id merit_type start_date duration_days is_active deleted_at"
-        " percent is_satisfied completed_on completed_at",
+        " percent is_satisfied completed_on completed_at as_of",
     ),
     _columns(
         "SELECT",
         "public.targets",
         "target_id user_id target_type start_date end_date is_active deleted_at frozen_at"
-        " percent is_satisfied completed_on completed_at",
+        " percent is_satisfied completed_on completed_at as_of",
     ),
     _columns(
-        "SELECT", "public.merit_items", "merit_item_id merit_id deed_item_id scale_value_id target_value"
+        "SELECT",
+        "public.merit_items",
+        "merit_item_id merit_id deed_item_id scale_value_id target_value direction",
     ),
     _columns(
-        "SELECT", "public.target_items", "target_item_id target_id deed_item_id scale_value_id target_value"
+        "SELECT",
+        "public.target_items",
+        "target_item_id target_id deed_item_id scale_value_id target_value direction",
     ),
-    _columns("UPDATE", "public.merits", "percent is_satisfied completed_on completed_at"),
-    _columns("UPDATE", "public.targets", "percent is_satisfied completed_on completed_at"),
+    _columns("UPDATE", "public.merits", "percent is_satisfied completed_on completed_at as_of"),
+    _columns("UPDATE", "public.targets", "percent is_satisfied completed_on completed_at as_of frozen_at"),
     _columns("UPDATE", "public.notifications", "next_due_at next_due_date last_due_at last_due_date"),
     _columns("UPDATE", "jobs.progress_marks", "marked_at"),
 )
