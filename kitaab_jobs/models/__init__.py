@@ -11,12 +11,12 @@
 | audit | audit_log |
 | ledger | jobs.queues, jobs.kinds, jobs.jobs |
 | schedules | jobs.schedules, jobs.fires, jobs.processes |
-| chores | jobs.deliveries, jobs.progress_marks, jobs.partitioned_tables |
+| chores | jobs.deliveries, jobs.zone_data, jobs.progress_marks, jobs.partitioned_tables |
 """
 
 from kitaab_jobs.models.audit import AuditLog
 from kitaab_jobs.models.base import Base
-from kitaab_jobs.models.chores import Delivery, PartitionedTable, ProgressMark
+from kitaab_jobs.models.chores import Delivery, PartitionedTable, ProgressMark, ZoneData
 from kitaab_jobs.models.communication import Message, Notification, ReflectionMessage
 from kitaab_jobs.models.deeds import Deed, DeedItem, Scale, ScaleValue
 from kitaab_jobs.models.entries import Entry, EntryHistory
@@ -54,4 +54,5 @@ __all__ = [
     "Target",
     "TargetItem",
     "User",
+    "ZoneData",
 ]

@@ -75,5 +75,6 @@ def full_life(world: World) -> tuple[int, int]:
     answer = {"user_id": user, "sender": "support", "content": "an answer", "parent_message_id": message}
     insert(world.connection, "messages", **answer)
     delivery = {"notification_id": notification, "user_id": user, "channel": "email", "due_date": TODAY}
+    delivery |= {"zone": "Europe/Istanbul", "deadline": TODAY + DAY}
     insert(world.connection, "jobs.deliveries", due_at=TODAY, **delivery)
     return user, friend
