@@ -11,7 +11,7 @@
 | audit | audit_log |
 | ledger | jobs.queues, jobs.kinds, jobs.jobs |
 | schedules | jobs.schedules, jobs.fires, jobs.processes |
-| chores | jobs.deliveries, jobs.notices, jobs.progress_marks, jobs.partitioned_tables, jobs.merit_history, target_history |
+| chores | jobs.deliveries, jobs.zone_data, jobs.notices, jobs.progress_marks, jobs.partitioned_tables, jobs.merit_history, target_history |
 """
 
 from kitaab_jobs.models.audit import AuditLog
@@ -23,6 +23,7 @@ from kitaab_jobs.models.chores import (
     PartitionedTable,
     ProgressMark,
     TargetHistory,
+    ZoneData,
 )
 from kitaab_jobs.models.communication import Message, Notification, ReflectionMessage
 from kitaab_jobs.models.deeds import Deed, DeedItem, Scale, ScaleValue
@@ -64,4 +65,5 @@ __all__ = [
     "TargetHistory",
     "TargetItem",
     "User",
+    "ZoneData",
 ]

@@ -21,19 +21,26 @@ from kitaab_jobs.models.base import (
     Id,
     Instant,
     Long,
+    Name,
     Now,
+    Short,
+    Zero,
     check,
     enum,
     index,
 )
 
 DeliveryState = enum(
-    "delivery_state", "pending", "sending", "sent", "failed", "missed", "unknown", schema="jobs"
+    "delivery_state", "pending", "sending", "sent", "failed", "missed", "unknown", "skipped", schema="jobs"
 )
 
 
 class Delivery(Base):
-    """One reminder to one person over one channel, and how it ended."""
+    """One reminder to one person over one channel, and how it ended.
+
+    `missed`: it was found too late; `skipped`: it was not wanted (quiet hours, already recorded); `unknown`: it
+    may have been sent. `reason` says why in words.
+    """
 
     __tablename__ = "deliveries"
     __table_args__ = (
@@ -43,9 +50,16 @@ class Delivery(Base):
             "deliveries_reason_when_not_sent",
             "state IN ('pending', 'sending', 'sent') OR reason IS NOT NULL",
         ),
-        index("uq_deliveries_day", "user_id", "due_date", "channel", where="state <> 'missed'", unique=True),
+        index(
+            "uq_deliveries_day",
+            "user_id",
+            "due_date",
+            "channel",
+            "zone",
+            where="state IN ('pending', 'sending', 'sent', 'failed', 'unknown')",
+            unique=True,
+        ),
         index("idx_deliveries_open", "created_at", where="state IN ('pending', 'sending')"),
-        index("idx_deliveries_notification", "notification_id"),
         index("idx_deliveries_user_id", "user_id"),
         SCHEMA,
     )
@@ -62,6 +76,28 @@ class Delivery(Base):
     reason: Mapped[Long | None]
     created_at: Mapped[Now]
     finished_at: Mapped[Instant | None]
+    zone: Mapped[Short] = mapped_column(comment="the zone in which due_date is a date")
+    deadline: Mapped[Instant] = mapped_column(comment="it is sent before this instant, or not at all")
+    attempt: Mapped[Zero]
+    provider_id: Mapped[Name | None]
+    started_at: Mapped[Instant | None]
+
+
+class ZoneData(Base):
+    """A release of the IANA data with which all planned reminders were resolved."""
+
+    __tablename__ = "zone_data"
+    __table_args__ = (
+        {
+            **SCHEMA,
+            "comment": "the releases of the IANA data with which all planned reminders were resolved,"
+            " when last, and how many moved then",
+        },
+    )
+
+    version: Mapped[str] = mapped_column(String(32), primary_key=True)
+    resolved_at: Mapped[Instant]
+    moved: Mapped[Big]
 
 
 class ProgressMark(Base):

@@ -96,11 +96,13 @@ _ADVANCE = text(
 _RECORD = text(
     """
     WITH recorded AS (
-        INSERT INTO jobs.deliveries (notification_id, user_id, channel, due_at, due_date, state, reason, finished_at)
-        SELECT d.id, d.user_id, :channel, d.due_at, d.due_date,
+        INSERT INTO jobs.deliveries (notification_id, user_id, channel, zone, due_at, due_date, deadline, state, reason,
+                                     finished_at)
+        SELECT d.id, d.user_id, :channel, d.zone, d.due_at, d.due_date, d.due_at + interval '2 hours',
                CASE WHEN d.reason IS NULL THEN 'pending' ELSE 'missed' END::jobs.delivery_state,
                d.reason, CASE WHEN d.reason IS NOT NULL THEN CAST(:now AS timestamptz) END
-        FROM unnest(:ids, :users, :due_ats, :due_dates, :reasons) AS d (id, user_id, due_at, due_date, reason)
+        FROM unnest(:ids, :users, :zones, :due_ats, :due_dates, :reasons)
+            AS d (id, user_id, zone, due_at, due_date, reason)
         ON CONFLICT DO NOTHING
         RETURNING delivery_id, notification_id, state, reason, due_at, due_date
     ), audited AS (
@@ -117,6 +119,7 @@ _RECORD = text(
     bindparam("users", type_=ARRAY(BigInteger)),
     bindparam("due_ats", type_=_INSTANTS),
     bindparam("due_dates", type_=ARRAY(Date)),
+    bindparam("zones", type_=ARRAY(String)),
     bindparam("reasons", type_=ARRAY(String)),
 )
 
@@ -169,6 +172,7 @@ def record(
             "users": [d.user_id for d in deliveries],
             "due_ats": [d.due_at for d in deliveries],
             "due_dates": [d.due_date for d in deliveries],
+            "zones": [d.zone for d in deliveries],
             "reasons": [d.reason for d in deliveries],
             "channel": channel,
             "now": now,

@@ -75,6 +75,7 @@ def full_life(world: World) -> tuple[int, int]:
     answer = {"user_id": user, "sender": "support", "content": "an answer", "parent_message_id": message}
     insert(world.connection, "messages", **answer)
     delivery = {"notification_id": notification, "user_id": user, "channel": "email", "due_date": TODAY}
+    delivery |= {"zone": "Europe/Istanbul", "deadline": TODAY + DAY}
     insert(world.connection, "jobs.deliveries", due_at=TODAY, **delivery)
     for kind, id in (("merit", merit), ("target", target)):
         notice = {"user_id": user, "kind": f"{kind}_completed", f"{kind}_id": id, "happened_on": TODAY}

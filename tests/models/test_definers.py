@@ -35,6 +35,7 @@ KNOWN = {
     "permission_is_requestees()",
     "place_deed_item()",
     "record_audit()",
+    "record_audit_of_row()",
     "record_entry_history()",
     "user_for_login(text)",
 }

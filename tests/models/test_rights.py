@@ -31,7 +31,7 @@ TABLES = """
     merit_items           SIUD   S         s
     targets               SIU    s         su
     target_items          SIUD   S         s
-    audit_log             SI     s         I
+    audit_log             SI     s         sI
     alembic_version       -      S         S
     jobs.queues           S      S         SIU
     jobs.kinds            S      S         SIU
@@ -41,6 +41,7 @@ TABLES = """
     jobs.processes        -      S         SIUD
     jobs.deliveries       S      S         SIU
     jobs.notices          S      S         SIU
+    jobs.zone_data        -      S         SIU
     jobs.progress_marks   -      S         SuD
     jobs.merit_history    S      S         SIUD
     jobs.target_history   S      S         SIUD
@@ -110,7 +111,13 @@ COLUMNS = {
         "notifications",
         "SELECT",
     ): "notification_id user_id notification_time timezone is_active"
-    " next_due_at next_due_date last_due_at last_due_date updated_at",
+    " next_due_at next_due_date last_due_at last_due_date updated_at"
+    " weekdays quiet_from quiet_until channels skip_if_recorded before_edit",
+    (
+        "kitaab_worker",
+        "audit_log",
+        "SELECT",
+    ): "created_at action_type table_name record_id old_values new_values",
     (
         "kitaab_worker",
         "merits",
@@ -133,7 +140,11 @@ COLUMNS = {
         "target_items",
         "SELECT",
     ): "target_item_id target_id deed_item_id scale_value_id target_value direction",
-    ("kitaab_worker", "notifications", "UPDATE"): "next_due_at next_due_date last_due_at last_due_date",
+    (
+        "kitaab_worker",
+        "notifications",
+        "UPDATE",
+    ): "next_due_at next_due_date last_due_at last_due_date before_edit",
     ("kitaab_worker", "merits", "UPDATE"): "percent is_satisfied completed_on completed_at as_of",
     ("kitaab_worker", "targets", "UPDATE"): "percent is_satisfied completed_on completed_at frozen_at as_of",
     ("kitaab_worker", "jobs.progress_marks", "UPDATE"): "marked_at",

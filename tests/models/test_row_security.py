@@ -68,6 +68,9 @@ OWNER = {
     "jobs.target_history": "target_id IN (SELECT target_id FROM targets WHERE user_id = {})",
 }
 
+# Of these the worker reads a part alone.
+PART_FOR_WORKER = {"audit_log": "table_name = 'notifications'"}
+
 
 def ids(world: World, table: str, user: int | None = None) -> list[Any]:
     """Return where the rows of a table are, all or a person's."""
@@ -235,7 +238,8 @@ def test_readers_and_workers_see_everyone_where_they_may_read(two: tuple[int, in
         for table in APPS:
             readable = "SELECT has_any_column_privilege(:role, CAST(:table AS regclass), 'SELECT')"
             if world.one(readable, role=role, table=table):
-                expected = world.one(f"SELECT count(*) FROM {table}")
+                part = PART_FOR_WORKER.get(table, "true") if role == "kitaab_worker" else "true"
+                expected = world.one(f"SELECT count(*) FROM {table} WHERE {part}")
                 with world.acting(role):
                     assert world.one(f"SELECT count(*) FROM {table}") == expected, (role, table)
 

@@ -34,7 +34,7 @@ WORKER_TABLES: tuple[Right, ...] = (
     *_on("SELECT", "public.alembic_version jobs.partitioned_tables"),
     *_on("INSERT", "public.audit_log"),
     *_on("SELECT DELETE", "jobs.progress_marks"),
-    *_on("SELECT INSERT UPDATE", "jobs.kinds jobs.queues jobs.deliveries jobs.notices"),
+    *_on("SELECT INSERT UPDATE", "jobs.kinds jobs.queues jobs.deliveries jobs.notices jobs.zone_data"),
     *_on("SELECT INSERT UPDATE DELETE", "jobs.schedules jobs.processes jobs.jobs"),
     *_on("SELECT INSERT UPDATE DELETE", "jobs.merit_history jobs.target_history"),
     *_on("SELECT INSERT DELETE", "jobs.fires"),
@@ -45,7 +45,8 @@ WORKER_TABLES: tuple[Right, ...] = (
         "SELECT",
         "public.notifications",
         "notification_id user_id notification_time timezone is_active"
-        " next_due_at next_due_date last_due_at last_due_date updated_at",
+        " next_due_at next_due_date last_due_at last_due_date updated_at"
+        " weekdays quiet_from quiet_until channels skip_if_recorded before_edit",
     ),
     _columns(
         "SELECT",
@@ -71,7 +72,14 @@ WORKER_TABLES: tuple[Right, ...] = (
     ),
     _columns("UPDATE", "public.merits", "percent is_satisfied completed_on completed_at as_of"),
     _columns("UPDATE", "public.targets", "percent is_satisfied completed_on completed_at as_of frozen_at"),
-    _columns("UPDATE", "public.notifications", "next_due_at next_due_date last_due_at last_due_date"),
+    _columns(
+        "SELECT", "public.audit_log", "created_at action_type table_name record_id old_values new_values"
+    ),
+    _columns(
+        "UPDATE",
+        "public.notifications",
+        "next_due_at next_due_date last_due_at last_due_date before_edit",
+    ),
     _columns("UPDATE", "jobs.progress_marks", "marked_at"),
 )
 WORKER_SCHEMAS = ("public", "jobs")
