@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from kitaab_jobs.errors import BadPayload, UnknownJob
 
 MAX_PAYLOAD_BYTES = 64 * 1024
+MAX_DELIVERIES = 500
 
 
 class Payload(BaseModel):
@@ -34,7 +35,7 @@ class Deliver(Payload):
     """Deliveries to send, all in one time zone."""
 
     zone: str
-    delivery_ids: list[int] = Field(min_length=1, max_length=500)
+    delivery_ids: list[int] = Field(min_length=1, max_length=MAX_DELIVERIES)
 
 
 class Notify(Payload):
@@ -144,7 +145,17 @@ REMINDERS_DISPATCH = Job(
     Batch,
     queue="reminders",
 )
-REMINDERS_DELIVER = Job("reminders.deliver", "send recorded reminders", Deliver, queue="reminders")
+# A few seconds each. So many at once, or the dispatcher would wait behind all that a busy minute has to send. The
+# deadline of what is sent ends it, so a database that is away for a while does not.
+REMINDERS_DELIVER = Job(
+    "reminders.deliver",
+    "send recorded reminders",
+    Deliver,
+    queue="reminders",
+    max_attempts=25,
+    max_running=16,
+)
+REMINDERS_SWEEP = Job("reminders.sweep", "end what nobody sends any more", Batch, queue="reminders")
 REMINDERS_NOTIFY = Job("reminders.notify", "tell people what they have completed", Notify, queue="reminders")
 ARCHIVE_MAKE_PARTITIONS = Job("archive.make_partitions", "make the partitions that the next months need")
 ARCHIVE_PURGE_JOBS = Job("archive.purge_jobs", "remove the rows of jobs and fires that ended long ago", Batch)
@@ -158,6 +169,7 @@ JOBS: dict[str, Job] = {
         REMINDERS_DISPATCH,
         REMINDERS_DELIVER,
         REMINDERS_NOTIFY,
+        REMINDERS_SWEEP,
         ARCHIVE_MAKE_PARTITIONS,
         ARCHIVE_PURGE_JOBS,
     )

@@ -11,7 +11,8 @@
 | audit | audit_log |
 | ledger | jobs.queues, jobs.kinds, jobs.jobs |
 | schedules | jobs.schedules, jobs.fires, jobs.processes |
-| chores | jobs.deliveries, jobs.zone_data, jobs.notices, jobs.progress_marks, jobs.partitioned_tables, jobs.merit_history, target_history |
+| reaching | push_subscriptions, channel_opt_outs, suppressed_addresses |
+| chores | jobs.deliveries, zone_data, notices, progress_marks, partitioned_tables, merit_history, target_history |
 """
 
 from kitaab_jobs.models.audit import AuditLog
@@ -31,12 +32,14 @@ from kitaab_jobs.models.entries import Entry, EntryHistory
 from kitaab_jobs.models.goals import Merit, MeritItem, Target, TargetItem
 from kitaab_jobs.models.ledger import JobRow, Kind, Queue
 from kitaab_jobs.models.people import User
+from kitaab_jobs.models.reaching import ChannelOptOut, PushSubscription, SuppressedAddress
 from kitaab_jobs.models.schedules import Fire, Process, ScheduleRow
 from kitaab_jobs.models.sharing import Permission, Relation
 
 __all__ = [
     "AuditLog",
     "Base",
+    "ChannelOptOut",
     "Deed",
     "DeedItem",
     "Delivery",
@@ -55,12 +58,14 @@ __all__ = [
     "Permission",
     "Process",
     "ProgressMark",
+    "PushSubscription",
     "Queue",
     "ReflectionMessage",
     "Relation",
     "Scale",
     "ScaleValue",
     "ScheduleRow",
+    "SuppressedAddress",
     "Target",
     "TargetHistory",
     "TargetItem",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 from sqlalchemy import (
     BigInteger,
     ForeignKey,
@@ -36,7 +38,7 @@ DeliveryState = enum(
 
 
 class Delivery(Base):
-    """One reminder to one person over one channel, and how it ended.
+    """One reminder or notice to one person over one channel, and how it ended.
 
     `missed`: it was found too late; `skipped`: it was not wanted (quiet hours, already recorded); `unknown`: it
     may have been sent. `reason` says why in words.
@@ -45,6 +47,8 @@ class Delivery(Base):
     __tablename__ = "deliveries"
     __table_args__ = (
         UniqueConstraint("notification_id", "channel", "due_at", name="uq_deliveries_due"),
+        UniqueConstraint("notice_id", "channel", name="uq_deliveries_notice"),
+        check("deliveries_one_subject", "num_nonnulls(notification_id, notice_id) = 1"),
         check("deliveries_finished_when_ended", "(state IN ('pending', 'sending')) = (finished_at IS NULL)"),
         check(
             "deliveries_reason_when_not_sent",
@@ -56,7 +60,7 @@ class Delivery(Base):
             "due_date",
             "channel",
             "zone",
-            where="state IN ('pending', 'sending', 'sent', 'failed', 'unknown')",
+            where="state IN ('pending', 'sending', 'sent', 'failed', 'unknown') AND notification_id IS NOT NULL",
             unique=True,
         ),
         index("idx_deliveries_open", "created_at", where="state IN ('pending', 'sending')"),
@@ -65,7 +69,7 @@ class Delivery(Base):
     )
 
     delivery_id: Mapped[Id]
-    notification_id: Mapped[Big] = mapped_column(
+    notification_id: Mapped[Big | None] = mapped_column(
         ForeignKey("notifications.notification_id", ondelete="CASCADE")
     )
     user_id: Mapped[Big] = mapped_column(ForeignKey("users.user_id", ondelete="CASCADE"))
@@ -81,6 +85,11 @@ class Delivery(Base):
     attempt: Mapped[Zero]
     provider_id: Mapped[Name | None]
     started_at: Mapped[Instant | None]
+    notice_id: Mapped[Big | None] = mapped_column(ForeignKey("jobs.notices.notice_id", ondelete="CASCADE"))
+    claimed_by: Mapped[UUID | None]
+    not_before: Mapped[Instant | None] = mapped_column(
+        comment="when it is tried again, after a provider has refused it"
+    )
 
 
 class ZoneData(Base):

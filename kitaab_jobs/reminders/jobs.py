@@ -27,13 +27,6 @@ class Dispatched:
     missed: int
 
 
-@dataclass(frozen=True, slots=True)
-class Delivered:
-    """What a delivery did."""
-
-    sent: int
-
-
 def dispatch(session: Session, *, now: dt.datetime, limit: int) -> Dispatched:
     """Plan reminders that have no next occurrence, record those that are due, and enqueue delivery.
 
@@ -62,11 +55,6 @@ def dispatch(session: Session, *, now: dt.datetime, limit: int) -> Dispatched:
         enqueue(session, contract.REMINDERS_DISPATCH, {"limit": limit})
     missed = sum(d.reason is not None for d in deliveries)
     return Dispatched(planned=len(new), due=len(found), to_send=len(to_send), missed=missed)
-
-
-def deliver(session: Session, *, now: dt.datetime, delivery_ids: list[int]) -> Delivered:
-    """Send the pending ones of these deliveries: the report is the line in the worker's log."""
-    return Delivered(sent=len(queries.mark_sent(session, delivery_ids, now)))
 
 
 def _plan(row: queries.Row, now: dt.datetime, *, was_due: bool) -> queries.Plan:

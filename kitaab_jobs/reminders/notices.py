@@ -1,41 +1,36 @@
-"""Notices of what people have completed, over the `log` channel: the report is the line in the worker's log."""
+"""Notices of what people have completed: a delivery for each channel of the person, which goes the way of reminders."""
 
 from __future__ import annotations
 
 import datetime as dt
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ARRAY, BigInteger, bindparam, text
 from sqlalchemy.orm import Session
+
+from kitaab_jobs import contract
+from kitaab_jobs.client import enqueue
+from kitaab_jobs.reminders import outgoing, rules
 
 
 @dataclass(frozen=True, slots=True)
 class Notified:
-    """What became of the notices that were pending."""
+    """How many deliveries were made of the notices that were pending."""
 
-    sent: int
-    missed: int
-
-
-# A second job for the same rows finds none of them pending.
-_NOTIFY = text(
-    """
-    UPDATE jobs.notices AS n
-    SET state = CASE WHEN why.reason IS NULL THEN 'sent' ELSE 'missed' END::jobs.delivery_state,
-        reason = why.reason, finished_at = :now
-    FROM users AS u
-    CROSS JOIN LATERAL (
-        SELECT CASE WHEN u.deleted_at IS NOT NULL THEN 'the person was deleted'
-                    WHEN NOT u.is_active THEN 'the person is not active' END
-    ) AS why (reason)
-    WHERE n.notice_id = ANY (:ids) AND n.state = 'pending' AND u.user_id = n.user_id
-    RETURNING n.state = 'sent'
-    """
-).bindparams(bindparam("ids", type_=ARRAY(BigInteger)))
+    deliveries: int
 
 
 def notify(session: Session, *, now: dt.datetime, notice_ids: Sequence[int]) -> Notified:
-    """Send the pending ones of these notices; those of people who have left are recorded as missed."""
-    sent = list(session.scalars(_NOTIFY, {"ids": list(notice_ids), "now": now}))
-    return Notified(sent=sent.count(True), missed=sent.count(False))
+    """Record what is to be sent for the pending ones of these notices, and enqueue that; a second time finds none.
+
+    Those of people who have left end as missed.
+    """
+    by_zone: dict[str, list[int]] = defaultdict(list)
+    for zone, delivery_id in outgoing.fan_out(session, notice_ids, now, now + rules.NOTICE_WITHIN):
+        by_zone[zone].append(delivery_id)
+    for zone, ids in sorted(by_zone.items()):
+        for start in range(0, len(ids), contract.MAX_DELIVERIES):
+            args = {"zone": zone, "delivery_ids": ids[start : start + contract.MAX_DELIVERIES]}
+            enqueue(session, contract.REMINDERS_DELIVER, args)
+    return Notified(sum(map(len, by_zone.values())))

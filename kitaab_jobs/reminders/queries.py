@@ -123,15 +123,6 @@ _RECORD = text(
     bindparam("reasons", type_=ARRAY(String)),
 )
 
-# A second run of the same job finds nothing pending.
-_SEND = text(
-    """
-    UPDATE jobs.deliveries SET state = 'sent', finished_at = :now
-    WHERE delivery_id = ANY (:ids) AND state = 'pending'
-    RETURNING delivery_id
-    """
-).bindparams(bindparam("ids", type_=ARRAY(BigInteger)))
-
 
 def unresolved(session: Session, limit: int) -> list[Row]:
     """Lock and return reminders whose next occurrence is to be computed."""
@@ -179,8 +170,3 @@ def record(
         },
     )
     return {row.notification_id: row.delivery_id for row in rows}
-
-
-def mark_sent(session: Session, ids: Sequence[int], now: dt.datetime) -> list[int]:
-    """Mark pending deliveries as sent and return those that were pending."""
-    return list(session.scalars(_SEND, {"ids": list(ids), "now": now}))

@@ -47,3 +47,21 @@ def too_late(due: Due, zone: str, now: dt.datetime) -> str | None:
     if local_date(now, known(zone)) > max(due.date, local_date(due.at, known(zone))):
         return "found after the end of its local day"
     return None
+
+
+# A notice is still news for so long.
+NOTICE_WITHIN = dt.timedelta(hours=24)
+
+# Between tries of what a provider refused without saying until when: seconds, doubled each time.
+RETRY_SECONDS = 30.0
+LONGEST_RETRY_SECONDS = 1800.0
+
+
+def next_try(attempt: int, after: float | None, luck: float) -> float:
+    """Return the seconds from attempt number `attempt`, from 1, to the next; `luck` is from 0 to 1.
+
+    `after` is what the provider asked for; never earlier than that, and not all at the same moment.
+    """
+    if after is not None:
+        return after + luck * min(10.0, after / 4)
+    return min(LONGEST_RETRY_SECONDS, RETRY_SECONDS * 2.0 ** min(attempt - 1, 16)) * (0.75 + luck / 2)

@@ -7,8 +7,10 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from kitaab_jobs import contract
-from kitaab_jobs.reminders import jobs, notices
+from kitaab_jobs.reminders import jobs, notices, sending
+from kitaab_jobs.runtime.context import Context
 from kitaab_jobs.runtime.job import job
+from kitaab_jobs.settings import settings
 
 
 @job(contract.REMINDERS_DISPATCH)
@@ -18,12 +20,27 @@ def dispatch(session: Session, now: datetime, payload: contract.Batch) -> jobs.D
 
 
 @job(contract.REMINDERS_DELIVER)
-def deliver(session: Session, now: datetime, payload: contract.Deliver) -> jobs.Delivered:
+def deliver(
+    session: Session, now: datetime, payload: contract.Deliver, context: Context
+) -> sending.Delivered:
     """Send recorded reminders."""
-    return jobs.deliver(session, now=now, delivery_ids=payload.delivery_ids)
+    return sending.deliver(
+        session,
+        now=now,
+        zone=payload.zone,
+        delivery_ids=payload.delivery_ids,
+        job=context,
+        settings=settings(),
+    )
 
 
 @job(contract.REMINDERS_NOTIFY)
 def notify(session: Session, now: datetime, payload: contract.Notify) -> notices.Notified:
     """Tell people what they have completed."""
     return notices.notify(session, now=now, notice_ids=payload.notice_ids)
+
+
+@job(contract.REMINDERS_SWEEP)
+def sweep(session: Session, now: datetime, payload: contract.Batch) -> sending.Swept:
+    """End what nobody sends any more."""
+    return sending.sweep(session, now=now, limit=payload.limit)

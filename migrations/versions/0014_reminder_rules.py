@@ -151,11 +151,22 @@ ALTER TABLE jobs.deliveries
     DROP COLUMN zone, DROP COLUMN deadline, DROP COLUMN attempt, DROP COLUMN provider_id, DROP COLUMN started_at,
     DROP CONSTRAINT deliveries_finished_when_ended, DROP CONSTRAINT deliveries_reason_when_not_sent,
     ALTER COLUMN state DROP DEFAULT;
+DROP INDEX jobs.idx_notices_open;
+ALTER TABLE jobs.notices
+    DROP CONSTRAINT notices_finished_when_ended, DROP CONSTRAINT notices_reason_when_not_sent,
+    ALTER COLUMN state DROP DEFAULT;
 ALTER TYPE jobs.delivery_state RENAME TO delivery_state_0014;
 CREATE TYPE jobs.delivery_state AS ENUM ('pending', 'sending', 'sent', 'failed', 'missed', 'unknown');
 ALTER TABLE jobs.deliveries ALTER COLUMN state TYPE jobs.delivery_state
     USING (CASE state WHEN 'skipped' THEN 'missed' ELSE state::text END)::jobs.delivery_state;
+ALTER TABLE jobs.notices ALTER COLUMN state TYPE jobs.delivery_state
+    USING (CASE state WHEN 'skipped' THEN 'missed' ELSE state::text END)::jobs.delivery_state;
 DROP TYPE jobs.delivery_state_0014;
+ALTER TABLE jobs.notices ALTER COLUMN state SET DEFAULT 'pending',
+    ADD CONSTRAINT notices_finished_when_ended CHECK ((state IN ('pending', 'sending')) = (finished_at IS NULL)),
+    ADD CONSTRAINT notices_reason_when_not_sent
+        CHECK (state IN ('pending', 'sending', 'sent') OR reason IS NOT NULL);
+CREATE INDEX idx_notices_open ON jobs.notices (created_at) WHERE state IN ('pending', 'sending');
 ALTER TABLE jobs.deliveries ALTER COLUMN state SET DEFAULT 'pending',
     ADD CONSTRAINT deliveries_finished_when_ended CHECK ((state IN ('pending', 'sending')) = (finished_at IS NULL)),
     ADD CONSTRAINT deliveries_reason_when_not_sent

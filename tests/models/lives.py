@@ -77,6 +77,9 @@ def full_life(world: World) -> tuple[int, int]:
     delivery = {"notification_id": notification, "user_id": user, "channel": "email", "due_date": TODAY}
     delivery |= {"zone": "Europe/Istanbul", "deadline": TODAY + DAY}
     insert(world.connection, "jobs.deliveries", due_at=TODAY, **delivery)
+    keys = {"p256dh": "A" * 87, "auth": "B" * 22, "endpoint": f"https://push.example/{user}"}
+    insert(world.connection, "push_subscriptions", user_id=user, **keys)
+    insert(world.connection, "channel_opt_outs", user_id=user, channel="email", kind="completion")
     for kind, id in (("merit", merit), ("target", target)):
         notice = {"user_id": user, "kind": f"{kind}_completed", f"{kind}_id": id, "happened_on": TODAY}
         insert(world.connection, "jobs.notices", **notice)

@@ -37,6 +37,7 @@ KNOWN = {
     "record_audit()",
     "record_audit_of_row()",
     "record_entry_history()",
+    "save_push_subscription(text,text,text)",
     "user_for_login(text)",
 }
 

@@ -42,6 +42,9 @@ TABLES = """
     jobs.deliveries       S      S         SIU
     jobs.notices          S      S         SIU
     jobs.zone_data        -      S         SIU
+    push_subscriptions    SD     s         SuD
+    channel_opt_outs      SID    S         S
+    suppressed_addresses  SD     s         SI
     jobs.progress_marks   -      S         SuD
     jobs.merit_history    S      S         SIUD
     jobs.target_history   S      S         SIUD
@@ -103,7 +106,18 @@ COLUMNS = {
         "messages",
         "SELECT",
     ): "message_id user_id parent_message_id sender read_at created_at updated_at deleted_at",
-    ("kitaab_worker", "users", "SELECT"): "user_id timezone is_active deleted_at",
+    (
+        "kitaab_worker",
+        "users",
+        "SELECT",
+    ): "user_id email timezone language email_verified is_active deleted_at",
+    (
+        "kitaab_readonly",
+        "push_subscriptions",
+        "SELECT",
+    ): "push_subscription_id user_id created_at last_used_at",
+    ("kitaab_readonly", "suppressed_addresses", "SELECT"): "reason created_at",
+    ("kitaab_worker", "push_subscriptions", "UPDATE"): "last_used_at",
     ("kitaab_worker", "deed_items", "SELECT"): "deed_item_id parent_deed_item_id",
     ("kitaab_worker", "entries", "SELECT"): "entry_date user_id deed_item_id scale_value_id count_value",
     (
@@ -122,7 +136,7 @@ COLUMNS = {
         "kitaab_worker",
         "merits",
         "SELECT",
-    ): "merit_id user_id merit_type start_date duration_days is_active percent is_satisfied completed_on"
+    ): "merit_id user_id name merit_type start_date duration_days is_active percent is_satisfied completed_on"
     " completed_at deleted_at as_of",
     (
         "kitaab_worker",
@@ -133,7 +147,7 @@ COLUMNS = {
         "kitaab_worker",
         "targets",
         "SELECT",
-    ): "target_id user_id target_type start_date end_date is_active percent is_satisfied completed_on"
+    ): "target_id user_id name target_type start_date end_date is_active percent is_satisfied completed_on"
     " completed_at frozen_at deleted_at as_of",
     (
         "kitaab_worker",
@@ -152,7 +166,7 @@ COLUMNS = {
 
 FUNCTIONS = {
     "kitaab_app": "app_own_deeds app_relations app_shared_deed_items app_shared_deeds app_user_id item_streaks"
-    " jobs.enqueue jobs.enqueue_many user_for_login",
+    " jobs.enqueue jobs.enqueue_many save_push_subscription user_for_login",
     "kitaab_readonly": "app_user_id item_streaks",
     "kitaab_worker": "jobs.enqueue jobs.enqueue_many jobs.make_partition",
 }
@@ -347,14 +361,15 @@ SECRETS = {
     ],
     "kitaab_worker": [
         "SELECT password_hash FROM users",
-        "SELECT email FROM users",
+        "SELECT full_name FROM users",
+        "SELECT preferences FROM users",
         "SELECT * FROM users",
         "SELECT * FROM deeds",
         "SELECT name FROM deed_items",
         "SELECT * FROM scales",
         "SELECT value_name FROM scale_values",
         "SELECT notes FROM entries",
-        "SELECT name FROM merits",
+        "SELECT description FROM merits",
         "SELECT description FROM targets",
         "SELECT content FROM messages",
         "SELECT content FROM reflection_messages",

@@ -44,6 +44,8 @@ APPS = (
     "reflection_messages",
     "messages",
     "notifications",
+    "push_subscriptions",
+    "channel_opt_outs",
     "merits",
     "merit_items",
     "targets",
@@ -152,7 +154,12 @@ def test_nobody_changes_anothers_rows(table: str, two: tuple[int, int], world: W
 
 
 @pytest.mark.parametrize(
-    "table", [t for t in APPS if not t.startswith("jobs.") and t not in {"entry_history", "users"}]
+    "table",
+    [
+        t
+        for t in APPS
+        if not t.startswith("jobs.") and t not in {"entry_history", "users", "push_subscriptions"}
+    ],
 )
 def test_nobody_inserts_rows_for_another(table: str, two: tuple[int, int], world: World) -> None:
     """A copy of each of the other's rows, as it is but for its key."""

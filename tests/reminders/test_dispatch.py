@@ -162,18 +162,6 @@ class TestDue:
         )
         assert audited == "pending"
 
-    def test_and_sent_once(self, world: World) -> None:
-        world.reminder("08:00", set_at=utc(1))
-        world.dispatch(utc(1))
-        world.dispatch(utc(1, 8))
-        ids = world.enqueued()[0]["delivery_ids"]
-        world.connection.execute(text("SET LOCAL ROLE kitaab_worker"))
-        with Session(world.connection, join_transaction_mode="create_savepoint") as session, session.begin():
-            assert jobs.deliver(session, now=utc(1, 8, 1), delivery_ids=ids).sent == 1
-            assert jobs.deliver(session, now=utc(1, 8, 1), delivery_ids=ids).sent == 0
-        world.connection.execute(text("RESET ROLE"))
-        assert world.deliveries() == [(utc(1, 8), "sent")]
-
     def test_a_week_over_a_change_of_the_clock(self, world: World) -> None:
         """Looked at every hour, with a time that does not exist on 8 March: one for each local date."""
         world.reminder("02:30", "America/New_York", set_at=utc(5))

@@ -38,7 +38,11 @@ WORKER_TABLES: tuple[Right, ...] = (
     *_on("SELECT INSERT UPDATE DELETE", "jobs.schedules jobs.processes jobs.jobs"),
     *_on("SELECT INSERT UPDATE DELETE", "jobs.merit_history jobs.target_history"),
     *_on("SELECT INSERT DELETE", "jobs.fires"),
-    _columns("SELECT", "public.users", "user_id timezone is_active deleted_at"),
+    *_on("SELECT", "public.channel_opt_outs"),
+    *_on("SELECT INSERT", "public.suppressed_addresses"),
+    *_on("SELECT DELETE", "public.push_subscriptions"),
+    _columns("UPDATE", "public.push_subscriptions", "last_used_at"),
+    _columns("SELECT", "public.users", "user_id timezone is_active deleted_at email email_verified language"),
     _columns("SELECT", "public.deed_items", "deed_item_id parent_deed_item_id"),
     _columns("SELECT", "public.entries", "entry_date user_id deed_item_id scale_value_id count_value"),
     _columns(
@@ -51,13 +55,13 @@ WORKER_TABLES: tuple[Right, ...] = (
     _columns(
         "SELECT",
         "public.merits",
-        "merit_id user_id merit_type start_date duration_days is_active deleted_at"
+        "merit_id user_id name merit_type start_date duration_days is_active deleted_at"
         " percent is_satisfied completed_on completed_at as_of",
     ),
     _columns(
         "SELECT",
         "public.targets",
-        "target_id user_id target_type start_date end_date is_active deleted_at frozen_at"
+        "target_id user_id name target_type start_date end_date is_active deleted_at frozen_at"
         " percent is_satisfied completed_on completed_at as_of",
     ),
     _columns(
