@@ -30,6 +30,13 @@ class Batch(Payload):
     limit: int = Field(2000, ge=1, le=100_000, description="rows of work to take at once")
 
 
+class Dispatch(Payload):
+    """Reminders to dispatch, in batches."""
+
+    limit: int = Field(10_000, ge=1, le=100_000, description="reminders to take at once")
+    lane: int = Field(0, ge=0, description="which of several side by side; 0 starts the others when needed")
+
+
 class Deliver(Payload):
     """Deliveries to send, all in one time zone."""
 
@@ -134,8 +141,9 @@ PROGRESS_RECONCILE = Job(
 REMINDERS_DISPATCH = Job(
     "reminders.dispatch",
     "record the reminders that are due and hand them to delivery",
-    Batch,
+    Dispatch,
     queue="reminders",
+    max_running=3,
 )
 REMINDERS_DELIVER = Job("reminders.deliver", "send recorded reminders", Deliver, queue="reminders")
 ARCHIVE_MAKE_PARTITIONS = Job("archive.make_partitions", "make the partitions that the next months need")
