@@ -31,6 +31,13 @@ class Batch(Payload):
     limit: int = Field(2000, ge=1, le=100_000, description="rows of work to take at once")
 
 
+class Dispatch(Payload):
+    """Reminders to dispatch, in batches."""
+
+    limit: int = Field(10_000, ge=1, le=100_000, description="reminders to take at once")
+    lane: int = Field(0, ge=0, description="which of several side by side; 0 starts the others when needed")
+
+
 class Deliver(Payload):
     """Deliveries to send, all in one time zone."""
 
@@ -142,8 +149,9 @@ PROGRESS_PURGE_HISTORY = Job("progress.purge_history", "thin out the charts of d
 REMINDERS_DISPATCH = Job(
     "reminders.dispatch",
     "record the reminders that are due and hand them to delivery",
-    Batch,
+    Dispatch,
     queue="reminders",
+    max_running=3,
 )
 # A few seconds each. So many at once, or the dispatcher would wait behind all that a busy minute has to send. The
 # deadline of what is sent ends it, so a database that is away for a while does not.

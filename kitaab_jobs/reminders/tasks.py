@@ -14,9 +14,9 @@ from kitaab_jobs.settings import settings
 
 
 @job(contract.REMINDERS_DISPATCH)
-def dispatch(session: Session, now: datetime, payload: contract.Batch) -> jobs.Dispatched:
+def dispatch(session: Session, now: datetime, payload: contract.Dispatch) -> jobs.Dispatched:
     """Record the reminders that are due and hand them to delivery."""
-    return jobs.dispatch(session, now=now, limit=payload.limit)
+    return jobs.dispatch(session, now=now, limit=payload.limit, lane=payload.lane)
 
 
 @job(contract.REMINDERS_DELIVER)
