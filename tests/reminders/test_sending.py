@@ -445,7 +445,7 @@ class TestNotices:
         assert message["Subject"] == "Bir başarıyı tamamladınız"
         body = message.get_body(("plain",))
         assert body is not None
-        assert "24 Kasım 2026 tarihinde \u2068Forty days of Fajr\u2069" in body.get_content()
+        assert "24 Kasım 2026 tarihinde “\u2068Forty days of Fajr\u2069”" in body.get_content()
         pushed = browser.decrypt(office.push.pushed[0].body)
         assert pushed["body"] == "Başarılarınızdan birini tamamladınız."
 
