@@ -248,11 +248,12 @@ def test_a_crash_between_commit_and_send_loses_nothing_and_doubles_nothing(
 
 
 def test_a_second_job_for_the_same_notice_sends_nothing(kept: Engine, nearly: Goal) -> None:
-    seen = []
-    with kept.begin() as connection, session_on(connection) as session:
+    with kept.begin() as connection:
         refresh_all(connection)
-        for _ in range(2):
-            [ids] = connection.scalars(text("SELECT array_agg(notice_id) FROM jobs.notices"))
+    seen = []
+    for _ in range(2):
+        with kept.begin() as connection, session_on(connection) as session:
+            ids = connection.scalar(text("SELECT array_agg(notice_id) FROM jobs.notices"))
             enqueue(session, contract.REMINDERS_NOTIFY, {"notice_ids": ids})
             run_jobs(session)
             seen.append(connection.execute(text("SELECT state::text, finished_at FROM jobs.notices")).all())
