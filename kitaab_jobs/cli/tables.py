@@ -5,14 +5,17 @@ from __future__ import annotations
 import datetime as dt
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def table(header: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> None:
     """Print columns that fit their content; the last one is cut at the terminal's width."""
     from rich.console import Console
     from rich.table import Table
@@ -26,7 +29,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
             name, no_wrap=True, overflow="ellipsis", min_width=None if last else max(width, len(name))
         )
     for row in rows:
-        columns.add_row(*map(Text, row))
+        columns.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
     Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 240).print(columns)
 
 
