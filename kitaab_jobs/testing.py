@@ -6,6 +6,8 @@
         run_jobs(session)                     # runs what was enqueued; rolled back with the test
         assert session.scalar(...) == ...
 
+What a job does outside the database (an e-mail that it sends) it does here too, with the settings of the process.
+
 All of it takes a SQLAlchemy connection or session that sees the transaction under test, and needs the rights of
 `kitaab_worker` or of the owner: an application's role may enqueue, but not read the ledger.
 """

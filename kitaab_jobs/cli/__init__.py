@@ -39,6 +39,7 @@ COMMANDS = (
     Command("import", "kitaab_jobs.cli.import_csv", "Import entries from a CSV of another tracker."),
     Command("enqueue", "kitaab_jobs.cli.enqueue", "Enqueue one job."),
     Command("jobs", "kitaab_jobs.cli.jobs", "Look at jobs, replay the dead, cancel, purge."),
+    Command("progress", "kitaab_jobs.cli.progress", "See how far people are and why, and compute it again."),
     Command(
         "reminders", "kitaab_jobs.cli.reminders", "Look at reminders, and try out how people are reached."
     ),

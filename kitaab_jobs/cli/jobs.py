@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import sys
 import time
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
@@ -24,13 +22,12 @@ from kitaab_jobs.cli.jobs_change import (
     refuse_states,
     retry,
 )
+from kitaab_jobs.cli.tables import Json, clock, one_line, table
 
 if TYPE_CHECKING:
     from kitaab_jobs.runtime.operators import Count
 
 _TAIL_EVERY_SECONDS = 0.5
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -67,7 +64,7 @@ def list_(
         typer.echo(json.dumps(jobs))
         return
     header = ("id", "name", "state", "attempt", "created", "took", "what")
-    _table(
+    table(
         header,
         [
             (
@@ -75,7 +72,7 @@ def list_(
                 j["name"],
                 j["state"],
                 f"{j['attempt']}/{j['max_attempts']}",
-                _clock(j["created_at"]),
+                clock(j["created_at"]),
                 _took(j),
                 _what(j),
             )
@@ -127,9 +124,9 @@ def stats(as_json: Json = False) -> None:
             )
         )
         return
-    _table(("state", "jobs", "oldest"), [(s, f"{c.jobs:,}", _age(c)) for s, c in states.items()])
+    table(("state", "jobs", "oldest"), [(s, f"{c.jobs:,}", _age(c)) for s, c in states.items()])
     typer.echo()
-    _table(
+    table(
         ("queue", *operators.STATES),
         [(q, *(f"{of[s].jobs:,}" for s in operators.STATES)) for q, of in queues.items()],
     )
@@ -151,7 +148,7 @@ def tail(state: State = None, name: Name = None, queue: Queue = None) -> None:
     while True:
         for job in jobs:
             took = f"{job.seconds:.2f} s" if job.started_at else "-"
-            what = _one_line(job.error) or (json.dumps(job.result) if job.result else "")
+            what = one_line(job.error) or (json.dumps(job.result) if job.result else "")
             typer.echo(
                 f"{job.finished_at:%H:%M:%S} {job.state:<10} {job.name:<26} {took:>9}  {job.id}  {what}".rstrip()
             )
@@ -173,15 +170,11 @@ def _what(job: dict[str, Any]) -> str:
     if job["after_group"]:
         parts.append(f"after group {job['after_group']}")
     elif job["state"] == "scheduled":
-        parts.append(f"due {_clock(job['run_at'])}")
+        parts.append(f"due {clock(job['run_at'])}")
     if job["progress_total"]:
         parts.append(f"{job['progress_done'] or 0:,} of {job['progress_total']:,}")
-    parts.append(_one_line(job["error"]))
+    parts.append(one_line(job["error"]))
     return "; ".join(filter(None, parts))
-
-
-def _one_line(text: str | None) -> str:
-    return " ".join((text or "").split())
 
 
 def _took(job: dict[str, Any]) -> str:
@@ -192,31 +185,5 @@ def _took(job: dict[str, Any]) -> str:
     return f"{(finished - started).total_seconds():.2f} s"
 
 
-def _clock(text: str) -> str:
-    """Return a time without its year, or as it stands where Python knows no such time."""
-    try:
-        return f"{dt.datetime.fromisoformat(text):%m-%d %H:%M:%S}"
-    except ValueError:
-        return text
-
-
 def _age(count: Count) -> str:
     return "" if count.oldest_seconds is None else str(dt.timedelta(seconds=round(count.oldest_seconds)))
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print columns that fit their content; the last one is cut at the terminal's width."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for number, name in enumerate(header):
-        width = max((len(row[number]) for row in rows), default=0)
-        last = number == len(header) - 1
-        table.add_column(
-            name, no_wrap=True, overflow="ellipsis", min_width=None if last else max(width, len(name))
-        )
-    for row in rows:
-        table.add_row(*map(Text, row))
-    Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 240).print(table)

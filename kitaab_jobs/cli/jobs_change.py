@@ -9,6 +9,7 @@ from uuid import UUID
 
 import typer
 
+from kitaab_jobs.cli.asking import DryRun, Yes, confirmed
 from kitaab_jobs.cli.bars import progress
 from kitaab_jobs.cli.times import span
 from kitaab_jobs.errors import UsageError
@@ -27,8 +28,6 @@ Queue = Annotated[str | None, typer.Option("--queue", help="Only jobs of this qu
 Older = Annotated[
     str | None, typer.Option("--older-than", help="Only jobs untouched for this long: 90s, 12h, 30d.")
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 # For each verdict: what would be done, and what was done.
 _WOULD = {
@@ -167,7 +166,7 @@ def _change(
             for name, jobs in names.items():
                 typer.echo(f"  {name}: {jobs:,}")
     else:
-        if not yes and not _confirmed(f"{verb} {_jobs(total)}?"):
+        if not yes and not confirmed(f"{verb} {_jobs(total)}?"):
             typer.echo("nothing was changed", err=True)
             raise typer.Exit(1)
         done = _apply(engine, verb, action, wanted, total, reason)
@@ -229,17 +228,6 @@ def _wait_for(engine: Engine, ids: list[UUID]) -> None:
             time.sleep(_LOOK_EVERY_SECONDS)
     ended = ", ".join(f"{found.count(state)} {state}" for state in operators.STATES if state in found)
     typer.echo(f"no longer running: {ended}")
-
-
-def _confirmed(question: str) -> bool:
-    """Ask; raise `UsageError` where nobody can answer, and KeyboardInterrupt at Ctrl-C."""
-    try:
-        return typer.confirm(question)
-    except typer.Abort as error:
-        typer.echo(err=True)
-        if isinstance(error.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from None
-        raise UsageError(f"nobody answered '{question}'", remedy="say --yes") from None
 
 
 def _jobs(count: int) -> str:

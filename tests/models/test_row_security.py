@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.models.lives import full_life, make_diary
-from tests.models.world import DENIED, World
+from tests.models.world import DENIED, TODAY, World
 
 # Tables from which foreign keys lead to users, however far, and those with a column user_id.
 PERSONAL = """
@@ -253,3 +253,23 @@ def test_readers_and_workers_see_everyone_where_they_may_read(two: tuple[int, in
 
 def test_policies_are_for_named_roles_only(world: World) -> None:
     assert world.all("SELECT policyname FROM pg_policies WHERE 'public' = ANY (roles)") == []
+
+
+def test_the_streaks_of_others_are_seen_as_far_as_their_entries_are(
+    two: tuple[int, int], world: World
+) -> None:
+    """Not by who is nobody to them, and of what is shared by those with whom it is."""
+    everything = world.all("SELECT deed_item_id FROM deed_items")
+    query = "SELECT deed_item_id FROM item_streaks(:items, :today) WHERE current_days = 3 ORDER BY 1"
+    recorded = {
+        user: world.all(
+            "SELECT deed_item_id FROM entries WHERE user_id = :user GROUP BY 1 HAVING count(*) = 3", user=user
+        )
+        for user in two
+    }
+    for user in two:
+        with world.acting("kitaab_app", user):
+            assert world.all(query, items=everything, today=TODAY) == recorded[user] != []
+    friend = world.one("SELECT max(requester_id) FROM relations WHERE requestee_id = :user", user=two[0])
+    with world.acting("kitaab_app", friend):
+        assert world.all(query, items=everything, today=TODAY) == recorded[two[0]]

@@ -361,6 +361,18 @@ def _raise_in(thread: int, error: type[BaseException]) -> None:
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(error))
 
 
+def test_a_worker_that_wakes_up_too_late_changes_nothing(office: PostOffice, mail: MailServer) -> None:
+    """Its delivery was ended while it was frozen in the middle of sending it; what it says of it then is too late."""
+    id = office.delivery()
+
+    def frozen() -> None:
+        office.run("UPDATE jobs.deliveries SET state = 'unknown', reason = 'gone', finished_at = now()")
+
+    mail.handler.on_data = frozen
+    assert office.deliver(id) == {}
+    assert office.state(id) == ("unknown", "gone")
+
+
 class TestSweep:
     def sweep(self, office: PostOffice) -> sending.Swept:
         with Session(office.worker) as session, session.begin():
