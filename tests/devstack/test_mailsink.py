@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
+import smtplib
+import subprocess
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from email.message import EmailMessage
+from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine, text
 
+from kitaab_jobs.devstack.mail import MailSink
 from kitaab_jobs.devstack.mailsink.store import Store
 from kitaab_jobs.devstack.mailsink.web import server
+from kitaab_jobs.devstack.ports import free_port
 from kitaab_jobs.errors import UsageError
+from kitaab_jobs.reminders.unsubscribe import token
+from tests.devstack.observe import wait_for
 
 NOW = dt.datetime(2026, 11, 25, 6, 0, tzinfo=dt.UTC)
 EVIL = '<p onclick="x()">hi</p><script>alert(1)</script>'
@@ -130,3 +139,48 @@ def test_one_click_as_mail_programs_do_it(pages: Pages) -> None:
     assert pages.applied == ["good"]
     status, text, _ = pages.get("/unsubscribe?token=bad", data=b"List-Unsubscribe=One-Click")
     assert (status, "not one of ours" in text) == (400, True)
+
+
+def test_the_process_as_the_stack_runs_it(
+    database: Engine, url_for: Callable[[str, str], str], tmp_path: Path
+) -> None:
+    """An e-mail by SMTP is on the page, a link of it unsubscribes in the database, and SIGTERM ends it."""
+    with database.begin() as connection:
+        person = "INSERT INTO users (email, password_hash, full_name) VALUES ('a@example.org', 'x', 'A') RETURNING user_id"
+        user = connection.scalar(text(person))
+    assert user is not None
+    assert database.url.database is not None
+    sink = MailSink(free_port(), free_port())
+    variables = sink.variables(tmp_path)
+    assert variables == sink.variables(tmp_path), "secrets are made once"
+    variables["KITAAB_ADMIN_URL"] = url_for("kitaab_admin", database.url.database)
+    variables["KITAAB_DATABASE_URL"] = url_for("kitaab_worker", database.url.database)
+    process = subprocess.Popen(
+        sink.process.command, env={**os.environ, **variables}, stdin=subprocess.DEVNULL
+    )
+    try:
+        wait_for(lambda: _answers(sink.address), seconds=30)
+        with smtplib.SMTP("127.0.0.1", sink.smtp_port, timeout=10) as client:
+            client.sendmail("reminders@kitaab.example", ["a@example.org"], mail("over SMTP"))
+        with urllib.request.urlopen(sink.address, timeout=10) as answer:
+            assert "over SMTP" in answer.read().decode()
+        good = token(user, "email", "reminder", variables["KITAAB_UNSUBSCRIBE_SECRET"])
+        link = f"{sink.address}/unsubscribe?token={good}"
+        with urllib.request.urlopen(link, data=b"List-Unsubscribe=One-Click", timeout=10) as answer:
+            assert f"Person {user} gets no more reminders by email." in answer.read().decode()
+        with database.connect() as connection:
+            rows = connection.execute(text("SELECT user_id, channel, kind FROM channel_opt_outs")).all()
+        assert [tuple(row) for row in rows] == [(user, "email", "reminder")]
+        process.terminate()
+        assert process.wait(10) == 0
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=5):
+            return True
+    except OSError:
+        return False
