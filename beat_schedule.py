@@ -13,6 +13,7 @@ TIMETABLE = [
     Schedule("progress.refresh", contract.PROGRESS_REFRESH, cron="every 3s", note="an entry shows in its merit within seconds"),
     Schedule("progress.reconcile", contract.PROGRESS_RECONCILE, cron="30 3 * * *", note="nightly proof that nothing drifted"),
     Schedule("reminders.dispatch", contract.REMINDERS_DISPATCH, cron="* * * * *", note="reminders are due at full minutes"),
+    Schedule("reminders.reresolve", contract.REMINDERS_RERESOLVE, cron="*/10 * * * *", note="a new release of the zone data moves what is planned"),
     Schedule("archive.purge_jobs", contract.ARCHIVE_PURGE_JOBS, cron="*/10 * * * *", args={"limit": 5000}, note="the ledger stays small"),
     Schedule("archive.make_partitions", contract.ARCHIVE_MAKE_PARTITIONS, cron="15 0 * * *", note="partitions stand ready months ahead"),
 ]  # fmt: skip

@@ -33,7 +33,7 @@ class Batch(Payload):
 class Dispatch(Payload):
     """Reminders to dispatch, in batches."""
 
-    limit: int = Field(10_000, ge=1, le=100_000, description="reminders to take at once")
+    limit: int = Field(20_000, ge=1, le=100_000, description="reminders to take at once")
     lane: int = Field(0, ge=0, description="which of several side by side; 0 starts the others when needed")
 
 
@@ -146,6 +146,13 @@ REMINDERS_DISPATCH = Job(
     max_running=3,
 )
 REMINDERS_DELIVER = Job("reminders.deliver", "send recorded reminders", Deliver, queue="reminders")
+REMINDERS_RERESOLVE = Job(
+    "reminders.reresolve",
+    "move planned reminders to where a new release of the zone data puts them",
+    queue="long",
+    time_limit=3600,
+    unique_args=True,
+)
 ARCHIVE_MAKE_PARTITIONS = Job("archive.make_partitions", "make the partitions that the next months need")
 ARCHIVE_PURGE_JOBS = Job("archive.purge_jobs", "remove the rows of jobs and fires that ended long ago", Batch)
 
@@ -156,6 +163,7 @@ JOBS: dict[str, Job] = {
         PROGRESS_RECONCILE,
         REMINDERS_DISPATCH,
         REMINDERS_DELIVER,
+        REMINDERS_RERESOLVE,
         ARCHIVE_MAKE_PARTITIONS,
         ARCHIVE_PURGE_JOBS,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import ARRAY, BigInteger, Date, DateTime, Integer, String, bindparam, text
 from sqlalchemy.orm import Session
@@ -43,6 +44,10 @@ class Recorded:
     count: int
     pending_ids: list[int]
 
+
+# A prepared statement's generic plan takes every array for ten rows, and then joins ten thousand with ten thousand
+# in nested loops.
+_PLAN_EACH = text("SET LOCAL plan_cache_mode = force_custom_plan")
 
 # New, or edited by whatever app (a trigger cleared the instant). Somebody who turned one reminder off and made
 # another was reminded by the first: only one of a person's is active.
@@ -119,7 +124,6 @@ _SETTLE = text(
         SELECT j.id, j.user_id, c.channel, j.timezone, j.due_at, j.due_date, j.deadline, j.state, j.reason,
                CASE WHEN j.state <> 'pending' THEN CAST(:now AS timestamptz) END
         FROM judged AS j CROSS JOIN LATERAL unnest(j.channels) AS c (channel)
-        ORDER BY j.timezone, j.id
         ON CONFLICT DO NOTHING
         RETURNING delivery_id, notification_id, zone, channel, state, reason, due_at, due_date
     ), audited AS (
@@ -178,8 +182,8 @@ def cleared(session: Session, limit: int) -> list[Cleared]:
     return [_cleared(row) for row in session.execute(_CLEARED, {"limit": limit})]
 
 
-def _cleared(row: object) -> Cleared:
-    (id, time, zone, weekdays, quiet_from, quiet_until, last_at, last_date, since, *old) = row  # type: ignore[misc]
+def _cleared(row: Sequence[Any]) -> Cleared:
+    (id, time, zone, weekdays, quiet_from, quiet_until, last_at, last_date, since, *old) = row
     old_at, old_date, old_time, old_zone, old_weekdays = old
     rule = Rule(time, zone, iso_weekdays(weekdays), (quiet_from, quiet_until) if quiet_from else None)
     edit = None
@@ -214,6 +218,7 @@ def settle(
         return []
     plans = list(enumerate(settled for _, settled in decisions))
     occurrences = [(number, o) for number, settled in plans for o in settled.occurrences]
+    session.execute(_PLAN_EACH)
     rows = session.execute(
         _SETTLE,
         {
