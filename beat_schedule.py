@@ -15,6 +15,7 @@ TIMETABLE = [
     Schedule("progress.purge_history", contract.PROGRESS_PURGE_HISTORY, cron="10 4 * * *", args={"limit": 5000}, note="charts go back two years"),
     Schedule("reminders.dispatch", contract.REMINDERS_DISPATCH, cron="* * * * *", note="reminders are due at full minutes"),
     Schedule("reminders.sweep", contract.REMINDERS_SWEEP, cron="* * * * *", note="nothing stays half sent: missed or unknown"),
+    Schedule("reminders.reresolve", contract.REMINDERS_RERESOLVE, cron="*/10 * * * *", note="a new release of the zone data moves what is planned"),
     Schedule("archive.purge_jobs", contract.ARCHIVE_PURGE_JOBS, cron="*/10 * * * *", args={"limit": 5000}, note="the ledger stays small"),
     Schedule("archive.make_partitions", contract.ARCHIVE_MAKE_PARTITIONS, cron="15 0 * * *", note="partitions stand ready months ahead"),
 ]  # fmt: skip

@@ -34,7 +34,7 @@ class Batch(Payload):
 class Dispatch(Payload):
     """Reminders to dispatch, in batches."""
 
-    limit: int = Field(10_000, ge=1, le=100_000, description="reminders to take at once")
+    limit: int = Field(20_000, ge=1, le=100_000, description="reminders to take at once")
     lane: int = Field(0, ge=0, description="which of several side by side; 0 starts the others when needed")
 
 
@@ -165,6 +165,13 @@ REMINDERS_DELIVER = Job(
 )
 REMINDERS_SWEEP = Job("reminders.sweep", "end what nobody sends any more", Batch, queue="reminders")
 REMINDERS_NOTIFY = Job("reminders.notify", "tell people what they have completed", Notify, queue="reminders")
+REMINDERS_RERESOLVE = Job(
+    "reminders.reresolve",
+    "move planned reminders to where a new release of the zone data puts them",
+    queue="long",
+    time_limit=3600,
+    unique_args=True,
+)
 ARCHIVE_MAKE_PARTITIONS = Job("archive.make_partitions", "make the partitions that the next months need")
 ARCHIVE_PURGE_JOBS = Job("archive.purge_jobs", "remove the rows of jobs and fires that ended long ago", Batch)
 
@@ -178,6 +185,7 @@ JOBS: dict[str, Job] = {
         REMINDERS_DELIVER,
         REMINDERS_NOTIFY,
         REMINDERS_SWEEP,
+        REMINDERS_RERESOLVE,
         ARCHIVE_MAKE_PARTITIONS,
         ARCHIVE_PURGE_JOBS,
     )

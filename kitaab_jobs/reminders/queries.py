@@ -45,6 +45,10 @@ class Recorded:
     pending_ids: list[int]
 
 
+# A prepared statement's generic plan takes every array for ten rows, and then joins ten thousand with ten thousand
+# in nested loops.
+_PLAN_EACH = text("SET LOCAL plan_cache_mode = force_custom_plan")
+
 # New, or edited by whatever app (a trigger cleared the instant). Somebody who turned one reminder off and made
 # another was reminded by the first: only one of a person's is active.
 _CLEARED = text(
@@ -120,7 +124,6 @@ _SETTLE = text(
         SELECT j.id, j.user_id, c.channel, j.timezone, j.due_at, j.due_date, j.deadline, j.state, j.reason,
                CASE WHEN j.state <> 'pending' THEN CAST(:now AS timestamptz) END
         FROM judged AS j CROSS JOIN LATERAL unnest(j.channels) AS c (channel)
-        ORDER BY j.timezone, j.id
         ON CONFLICT DO NOTHING
         RETURNING delivery_id, notification_id, zone, channel, state, reason, due_at, due_date
     ), audited AS (
@@ -206,6 +209,7 @@ def settle(
         return []
     plans = list(enumerate(settled for _, settled in decisions))
     occurrences = [(number, o) for number, settled in plans for o in settled.occurrences]
+    session.execute(_PLAN_EACH)
     rows = session.execute(
         _SETTLE,
         {

@@ -155,6 +155,18 @@ def _kept(rule: Rule, edit: Edit | None, last_date: dt.date | None, since: dt.da
     return Due(edit.due.at, today) if instant is None or instant <= since else None
 
 
+def planned_anew(rule: Rule, planned: Due, now: dt.datetime) -> Due:
+    """Return the planned occurrence as today's zone data have it, for the same nominal date.
+
+    What the data put into the past stays where it is, and so does the instant that an edit of the zone has kept. A
+    date that the zone lost takes the first instant after it, since that date is what was promised.
+    """
+    instant = _instant(planned.date, rule.time, known(rule.zone))
+    if instant is None:
+        instant = _instant(planned.date + _DAY, dt.time(), known(rule.zone)) or planned.at
+    return Due(instant, planned.date) if instant > now else planned
+
+
 def judge(rule: Rule, owed: Sequence[Due], now: dt.datetime) -> tuple[Occurrence, ...]:
     """Return what is recorded of each that was due, in order: the latest that may still be sent is pending."""
     judged: list[Occurrence] = []

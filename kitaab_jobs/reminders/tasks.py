@@ -7,16 +7,27 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from kitaab_jobs import contract
-from kitaab_jobs.reminders import jobs, notices, sending
+from kitaab_jobs.reminders import jobs, notices, sending, zone_data
 from kitaab_jobs.runtime.context import Context
 from kitaab_jobs.runtime.job import job
 from kitaab_jobs.settings import settings
+from kitaab_jobs.timing import zone_data_versions
 
 
 @job(contract.REMINDERS_DISPATCH)
 def dispatch(session: Session, now: datetime, payload: contract.Dispatch) -> jobs.Dispatched:
     """Record the reminders that are due and hand them to delivery."""
     return jobs.dispatch(session, now=now, limit=payload.limit, lane=payload.lane)
+
+
+@job(contract.REMINDERS_RERESOLVE)
+def reresolve(
+    session: Session,
+    now: datetime,
+    payload: contract.Payload,  # noqa: ARG001
+) -> zone_data.Reresolved:
+    """Move planned reminders to where a new release of the zone data puts them."""
+    return zone_data.reresolve(session, now=now, version=zone_data_versions()["pytz"])
 
 
 @job(contract.REMINDERS_DELIVER)

@@ -92,7 +92,8 @@ CREATE TRIGGER notifications_audit_update AFTER UPDATE ON notifications FOR EACH
         'updated_at,next_due_at,next_due_date,last_due_at,last_due_date,before_edit');
 -- `kitaab-jobs reminders explain` tells what was decided, and what was edited in between.
 CREATE POLICY audit_log_reminders ON audit_log FOR SELECT TO kitaab_worker USING (table_name = 'notifications');
-GRANT SELECT (created_at, action_type, table_name, record_id, old_values, new_values) ON audit_log TO kitaab_worker
+GRANT SELECT (audit_log_id, created_at, action_type, table_name, record_id, old_values, new_values) ON audit_log
+    TO kitaab_worker
 """
 
 # A nominal date is a date in a zone. Somebody who flies from Auckland to Honolulu has two 22 Novembers, a day
@@ -181,7 +182,8 @@ CREATE INDEX idx_deliveries_notification ON jobs.deliveries (notification_id)
 """
 
 UNDO_AUDIT = """
-REVOKE SELECT (created_at, action_type, table_name, record_id, old_values, new_values) ON audit_log FROM kitaab_worker;
+REVOKE SELECT (audit_log_id, created_at, action_type, table_name, record_id, old_values, new_values) ON audit_log
+    FROM kitaab_worker;
 DROP POLICY audit_log_reminders ON audit_log;
 DROP TRIGGER notifications_audit_update ON notifications;
 DROP FUNCTION record_audit_of_row();

@@ -131,7 +131,7 @@ COLUMNS = {
         "kitaab_worker",
         "audit_log",
         "SELECT",
-    ): "created_at action_type table_name record_id old_values new_values",
+    ): "audit_log_id created_at action_type table_name record_id old_values new_values",
     (
         "kitaab_worker",
         "merits",

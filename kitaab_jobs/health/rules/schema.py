@@ -77,7 +77,9 @@ WORKER_TABLES: tuple[Right, ...] = (
     _columns("UPDATE", "public.merits", "percent is_satisfied completed_on completed_at as_of"),
     _columns("UPDATE", "public.targets", "percent is_satisfied completed_on completed_at as_of frozen_at"),
     _columns(
-        "SELECT", "public.audit_log", "created_at action_type table_name record_id old_values new_values"
+        "SELECT",
+        "public.audit_log",
+        "audit_log_id created_at action_type table_name record_id old_values new_values",
     ),
     _columns(
         "UPDATE",
