@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help demo test check pytest soak bench bench-schedules install requirements clean
+.PHONY: help demo test check pytest soak bench bench-schedules bench-reminders install requirements clean
 
 help:  ## what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ bench: $(VENV)/.run  ## measure beside other job systems, on a quiet machine (AR
 
 bench-schedules: $(VENV)/.run  ## measure the scheduler beside celery beat and celery-redbeat (benchmarks/README.md)
 	@$(BIN)/python -m benchmarks.schedules $(ARGS)
+
+bench-reminders: $(VENV)/.run  ## measure the dispatch of a million reminders (ARGS="--quick"; benchmarks/README.md)
+	@$(BIN)/python -m benchmarks.reminders $(ARGS)
 
 # The virtual environment has no pip of its own: the system's pip installs into it, which works where
 # Debian has no ensurepip and calls its own environment externally managed.

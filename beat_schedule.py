@@ -19,10 +19,13 @@ TIMETABLE = [
     # what people wait for
     Schedule("progress.refresh",        contract.PROGRESS_REFRESH,        cron="every 3s",     note="an entry shows in its merit within seconds"),
     Schedule("reminders.dispatch",      contract.REMINDERS_DISPATCH,      cron="* * * * *",    note="reminders are due at full minutes"),
+    Schedule("reminders.sweep",         contract.REMINDERS_SWEEP,         cron="* * * * *",    note="nothing stays half sent: missed or unknown"),
     # every hour or more often
+    Schedule("reminders.reresolve",     contract.REMINDERS_RERESOLVE,     cron="*/10 * * * *", note="a new release of the zone data moves what is planned"),
     Schedule("archive.purge_jobs",      contract.ARCHIVE_PURGE_JOBS,      cron="*/10 * * * *", note="the ledger stays small", args={"limit": 5000}),
     # every night
     Schedule("archive.make_partitions", contract.ARCHIVE_MAKE_PARTITIONS, cron="15 0 * * *",   note="partitions stand ready months ahead"),
     Schedule("progress.reconcile",      contract.PROGRESS_RECONCILE,      cron="30 3 * * *",   note="nightly proof that nothing drifted"),
+    Schedule("progress.purge_history",  contract.PROGRESS_PURGE_HISTORY,  cron="10 4 * * *",   note="charts go back two years", args={"limit": 5000}),
     # every week and every month: nothing yet
 ]  # fmt: skip

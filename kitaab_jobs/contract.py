@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from kitaab_jobs.errors import BadPayload, UnknownJob
 
 MAX_PAYLOAD_BYTES = 64 * 1024
+MAX_DELIVERIES = 500
 
 
 class Payload(BaseModel):
@@ -31,11 +32,24 @@ class Batch(Payload):
     limit: int = Field(2000, ge=1, le=100_000, description="rows of work to take at once")
 
 
+class Dispatch(Payload):
+    """Reminders to dispatch, in batches."""
+
+    limit: int = Field(20_000, ge=1, le=100_000, description="reminders to take at once")
+    lane: int = Field(0, ge=0, description="which of several side by side; 0 starts the others when needed")
+
+
 class Deliver(Payload):
     """Deliveries to send, all in one time zone."""
 
     zone: str
-    delivery_ids: list[int] = Field(min_length=1, max_length=500)
+    delivery_ids: list[int] = Field(min_length=1, max_length=MAX_DELIVERIES)
+
+
+class Notify(Payload):
+    """What people have reached, to be told to them: rows of jobs.notices."""
+
+    notice_ids: list[int] = Field(min_length=1, max_length=500)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +146,33 @@ PROGRESS_RECONCILE = Job(
     queue="long",
     time_limit=3600,
 )
+PROGRESS_PURGE_HISTORY = Job("progress.purge_history", "thin out the charts of days long ago", Batch)
 REMINDERS_DISPATCH = Job(
     "reminders.dispatch",
     "record the reminders that are due and hand them to delivery",
-    Batch,
+    Dispatch,
     queue="reminders",
+    max_running=3,
 )
-REMINDERS_DELIVER = Job("reminders.deliver", "send recorded reminders", Deliver, queue="reminders")
+# A few seconds each. So many at once, or the dispatcher would wait behind all that a busy minute has to send. The
+# deadline of what is sent ends it, so a database that is away for a while does not.
+REMINDERS_DELIVER = Job(
+    "reminders.deliver",
+    "send recorded reminders",
+    Deliver,
+    queue="reminders",
+    max_attempts=25,
+    max_running=16,
+)
+REMINDERS_SWEEP = Job("reminders.sweep", "end what nobody sends any more", Batch, queue="reminders")
+REMINDERS_NOTIFY = Job("reminders.notify", "tell people what they have completed", Notify, queue="reminders")
+REMINDERS_RERESOLVE = Job(
+    "reminders.reresolve",
+    "move planned reminders to where a new release of the zone data puts them",
+    queue="long",
+    time_limit=3600,
+    unique_args=True,
+)
 ARCHIVE_MAKE_PARTITIONS = Job("archive.make_partitions", "make the partitions that the next months need")
 ARCHIVE_PURGE_JOBS = Job("archive.purge_jobs", "remove the rows of jobs and fires that ended long ago", Batch)
 
@@ -147,8 +181,12 @@ JOBS: dict[str, Job] = {
     for job in (
         PROGRESS_REFRESH,
         PROGRESS_RECONCILE,
+        PROGRESS_PURGE_HISTORY,
         REMINDERS_DISPATCH,
         REMINDERS_DELIVER,
+        REMINDERS_NOTIFY,
+        REMINDERS_SWEEP,
+        REMINDERS_RERESOLVE,
         ARCHIVE_MAKE_PARTITIONS,
         ARCHIVE_PURGE_JOBS,
     )

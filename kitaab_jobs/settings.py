@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from email.utils import parseaddr
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -31,6 +32,13 @@ _QUERY_PASSWORD = re.compile(r"([?&](?:password|sslpassword|options)=)[^&#]*", r
 
 POSTGRES_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+socket")
+SMTP_SCHEMES = ("smtps", "smtp", "smtp+plain")
+
+# The push services of the browsers; one that begins with a dot stands for all below it. People's devices name the
+# address to which we send, so what is not listed here is not asked: it might be a server of our own network.
+PUSH_SERVICES = "fcm.googleapis.com updates.push.services.mozilla.com .push.apple.com .notify.windows.com"
+# Characters of a secret that signs: what is shorter can be guessed.
+SHORTEST_SECRET = 32
 
 
 def redacted(url: str) -> str:
@@ -76,6 +84,38 @@ def _address(schemes: tuple[str, ...], example: str) -> AfterValidator:
 
 PostgresUrl = Annotated[SecretStr, _address(POSTGRES_SCHEMES, "postgresql://user:password@host:5432/kitaab")]
 RedisUrl = Annotated[SecretStr, _address(REDIS_SCHEMES, "redis://:password@host:6379/0")]
+
+
+SmtpUrl = Annotated[SecretStr, _address(SMTP_SCHEMES, "smtps://user:password@host:465")]
+
+
+def _sender(value: str) -> str:
+    address = parseaddr(value)[1]
+    before, at, domain = address.rpartition("@")
+    if not (before and at and "." in domain) or any(letter in value for letter in "\r\n"):
+        raise ValueError(f"{value[:80]!r} is not a sender; an example: Kitaab <reminders@kitaab.example>")
+    return value
+
+
+def _public(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        _ = parts.port
+        known = parts.scheme in ("https", "http") and parts.hostname and not parts.query and "@" not in value
+    except ValueError:
+        known = False
+    if not known or any(letter.isspace() for letter in value):
+        raise ValueError(f"{redacted(value)[:80]!r} is not a web address; an example: https://kitaab.example")
+    return value.rstrip("/")
+
+
+def _signing(value: SecretStr) -> SecretStr:
+    for one in value.get_secret_value().split(","):
+        if len(one.strip()) < SHORTEST_SECRET:
+            raise ValueError(
+                f"it is shorter than {SHORTEST_SECRET} characters; one can be made with: openssl rand -hex 32"
+            )
+    return value
 
 
 def default_folder() -> Path:
@@ -131,6 +171,26 @@ class Settings(BaseSettings):
         90, ge=1, description="the same for a dead one, which may be replayed until then"
     )
     keep_fires_days: int = Field(30, ge=1, description="the same for what became of a planned fire")
+
+    smtp_url: SmtpUrl | None = Field(
+        None,
+        description="the mail server: smtps:// is TLS, smtp:// wants STARTTLS, smtp+plain:// has neither",
+    )
+    mail_from: Annotated[str, AfterValidator(_sender)] | None = Field(
+        None, description="who e-mails come from, and whom push services write to"
+    )
+    public_url: Annotated[str, AfterValidator(_public)] | None = Field(
+        None, description="where the app is: what messages link to"
+    )
+    unsubscribe_secret: Annotated[SecretStr, AfterValidator(_signing)] | None = Field(
+        None, description="signs the links that unsubscribe; after a comma, older ones that still count"
+    )
+    vapid_private_key: SecretStr | None = Field(
+        None, description="signs what is pushed: 32 bytes, or DER, in URL-safe base64"
+    )
+    push_services: str = Field(PUSH_SERVICES, description="hosts to which push messages may go")
+    emails_per_second: float = Field(10, gt=0, le=10_000, description="from all workers together")
+    pushes_per_second: float = Field(200, gt=0, le=100_000, description="from all workers together")
 
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -205,6 +265,13 @@ def _stack_addresses(path: Path, named: set[str]) -> dict[str, str]:
     groups = {
         "KITAAB_DATABASE_URL": ("KITAAB_DATABASE_URL", "KITAAB_DIRECT_URL", "KITAAB_ADMIN_URL"),
         "KITAAB_REDIS_URL": ("KITAAB_REDIS_URL",),
+        "KITAAB_SMTP_URL": (
+            "KITAAB_SMTP_URL",
+            "KITAAB_MAIL_FROM",
+            "KITAAB_PUBLIC_URL",
+            "KITAAB_UNSUBSCRIBE_SECRET",
+            "KITAAB_VAPID_PRIVATE_KEY",
+        ),
     }
     return {
         name.removeprefix("KITAAB_").lower(): found[name]

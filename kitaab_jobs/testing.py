@@ -6,6 +6,8 @@
         run_jobs(session)                     # runs what was enqueued; rolled back with the test
         assert session.scalar(...) == ...
 
+What a job does outside the database (an e-mail that it sends) it does here too, with the settings of the process.
+
 All of it takes a SQLAlchemy connection or session that sees the transaction under test, and needs the rights of
 `kitaab_worker` or of the owner: an application's role may enqueue, but not read the ledger.
 """
@@ -13,7 +15,8 @@ All of it takes a SQLAlchemy connection or session that sees the transaction und
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -141,12 +144,19 @@ def run_jobs(session: Session, *, limit: int = 1000) -> list[Ran]:
         ran.append(_run(session, connection.engine, row.id, JOBS[row.name]))
 
 
+@contextmanager
+def _inside(session: Session) -> Iterator[Connection]:
+    """Yield the test's own transaction, for what a job commits apart from its work: nothing of it stays either."""
+    with session.begin_nested():
+        yield session.connection()
+
+
 def _run(session: Session, engine: Engine, id: UUID, kind: Job) -> Ran:
     function = REGISTERED[kind.name]
     runner = Runner(kind, function, engine, "here", Heartbeat(engine), wants_context(function))
     session.connection().execute(text("UPDATE jobs.jobs SET state = 'published' WHERE id = :id"), {"id": id})
     [claim] = ledger.claim(session.connection(), [id], runner.worker)
-    context = Context(claim)
+    context = Context(claim, lambda: _inside(session))
     try:
         with session.begin_nested():
             result = runner.call(session, context)

@@ -38,8 +38,12 @@ COMMANDS = (
     Command("seed", "kitaab_jobs.cli.seed", "Write sample data that looks like life."),
     Command("import", "kitaab_jobs.cli.import_csv", "Import entries from a CSV of another tracker."),
     Command("enqueue", "kitaab_jobs.cli.enqueue", "Enqueue one job."),
+    Command(
+        "reminders", "kitaab_jobs.cli.reminders", "Say when reminders come, and why somebody got one or not."
+    ),
     Command("jobs", "kitaab_jobs.cli.jobs", "Look at jobs, replay the dead, cancel, purge."),
     Command("schedules", "kitaab_jobs.cli.schedules", "Look at schedules, add, pause, run, backfill."),
+    Command("progress", "kitaab_jobs.cli.progress", "See how far people are and why, and compute it again."),
 )
 
 

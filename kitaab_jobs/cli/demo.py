@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kitaab_jobs.cli.progress import progress
+from kitaab_jobs.cli.bars import progress
 from kitaab_jobs.cli.times import span
 from kitaab_jobs.cli.up import DataDir, migrate, refuse_without_shared_memory, stoppable
 from kitaab_jobs.errors import UsageError
@@ -64,9 +64,10 @@ def demo(
         on_second_signal(supervisor.hurry)
         with supervisor:
             processes = platform_processes(stack.data_dir)
-            supervisor.start(processes)
+            supervisor.start([*([stack.mail.process] if stack.mail else []), *processes])
             view.places = {
                 "Flower": flower_address(processes) or "",
+                "Mail": stack.mail.address if stack.mail else "",
                 "psql": stack.psql,
                 "Logs": str(stack.logs),
             }
@@ -162,8 +163,8 @@ def _enqueue_nightly(engine: Engine) -> None:
 
 
 def refuse_real_servers() -> None:
-    """The demo writes made-up people, so it keeps away from a database that the environment names."""
-    for name in ("KITAAB_DATABASE_URL", "KITAAB_ADMIN_URL"):
+    """The demo writes made-up people, and to them, so it keeps away from servers that the environment names."""
+    for name in ("KITAAB_DATABASE_URL", "KITAAB_ADMIN_URL", "KITAAB_SMTP_URL"):
         if os.environ.get(name):
             raise UsageError(
                 f"{name} is set, and the demo writes made-up people",

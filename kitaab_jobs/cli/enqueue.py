@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kitaab_jobs.cli.progress import progress
+from kitaab_jobs.cli.bars import progress
 from kitaab_jobs.cli.times import instant, span
 from kitaab_jobs.errors import BadPayload, UsageError
 

@@ -10,7 +10,7 @@ from uuid import UUID
 import typer
 
 from kitaab_jobs.cli.asking import DryRun, Yes, confirmed
-from kitaab_jobs.cli.progress import progress
+from kitaab_jobs.cli.bars import progress
 from kitaab_jobs.cli.times import span
 from kitaab_jobs.errors import UsageError
 

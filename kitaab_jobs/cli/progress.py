@@ -1,73 +1,80 @@
-"""How far long work is: a bar for each stage on a terminal, a line now and then elsewhere; both on stderr."""
+"""`kitaab-jobs progress`: how far people are, and why. What changes it is in progress_change.py."""
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kitaab_jobs.cli.progress_change import recompute
+from kitaab_jobs.cli.tables import Json
+from kitaab_jobs.cli.times import day, now
+
 if TYPE_CHECKING:
-    from rich.console import Console
-
-# Without a terminal: one line in so many seconds.
-QUIET_SECONDS = 10.0
+    from sqlalchemy.orm import Session
 
 
-class OnProgress(Protocol):
-    """Called with the stage, and how much of it is done, of how much where that is known."""
+def register(app: typer.Typer) -> None:
+    """Add the group."""
+    group = typer.Typer(help="See how far people are and why, and compute it again.", no_args_is_help=True)
+    group.command("show", help="Show somebody's merits, targets and streaks.")(show)
+    group.command("explain", help="Say which entries a merit or target counts, and why not the others.")(
+        explain
+    )
+    group.command("recompute", help="Compute merits and targets again and say what was wrong.")(recompute)
+    app.add_typer(group, name="progress")
 
-    def __call__(self, stage: str, done: int, total: int | None = None, /) -> None: ...
+
+def show(
+    user: Annotated[str, typer.Argument(metavar="USER", help="Their id or e-mail.")],
+    everything: Annotated[
+        bool, typer.Option("--all", help="Those too that are deleted or switched off.")
+    ] = False,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=100_000, help="How many of each.")] = 50,
+    as_json: Json = False,
+) -> None:
+    """Show what the goals of a person show now, their last two weeks, and the streaks of their items."""
+    from kitaab_jobs.cli import progress_text
+    from kitaab_jobs.progress import shown
+
+    with _reading() as session:
+        found = shown.show(session, user.strip(), now=now(), everything=everything, limit=limit)
+    progress_text.show_json(found) if as_json else progress_text.show(found)
+
+
+def explain(
+    goal: Annotated[int, typer.Argument(metavar="MERIT", help="The merit's id.")],
+    target: Annotated[bool, typer.Option("--target", help="It is a target's id.")] = False,
+    on: Annotated[
+        str | None, typer.Option("--on", help="Look at the window that ends on this day: 2026-11-25.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", min=0, help="How many entries of a kind.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """Say for each item of a goal which entries count in its window, and why the others do not."""
+    from kitaab_jobs.cli import progress_text
+    from kitaab_jobs.progress import shown
+
+    until = None if on is None else day(on, "--on")
+    with _reading() as session:
+        found = shown.explain(session, "target" if target else "merit", goal, now=now(), on=until)
+    progress_text.explain_json(found) if as_json else progress_text.explain(found, limit)
 
 
 @contextmanager
-def progress(
-    console: Console | None = None, say: Callable[[str], None] | None = None
-) -> Iterator[OnProgress]:
-    """Yield a function to call as the work goes on. `console` is where the bar goes, `say` takes a line."""
-    if not (console.is_terminal if console else sys.stderr.isatty()):
-        yield _plain(say or (lambda line: typer.echo(line, err=True)))
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+def _reading() -> Iterator[Session]:
+    """Yield a session that reads one moment's rows, as the owner: workers may not see what things are called."""
+    from sqlalchemy.orm import Session
 
-    columns = (
-        TextColumn("{task.description:<10}", markup=False),
-        BarColumn(),
-        TextColumn("{task.fields[count]}"),
-        TimeElapsedColumn(),
+    from kitaab_jobs.db.engines import owner
+    from kitaab_jobs.db.refusals import explained
+    from kitaab_jobs.settings import settings
+
+    config = settings()
+    engine = owner(config, "kitaab-jobs progress").execution_options(
+        isolation_level="REPEATABLE READ", postgresql_readonly=True
     )
-    with Progress(*columns, console=console or Console(stderr=True), transient=True) as bar:
-        tasks: dict[str, TaskID] = {}
-
-        def show(stage: str, done: int, total: int | None = None, /) -> None:
-            if stage not in tasks:
-                for old in [
-                    old for old, id in tasks.items() if bar.tasks[bar.task_ids.index(id)].total is None
-                ]:
-                    bar.remove_task(tasks.pop(old))  # nobody knew how long it would take, and it is over
-                tasks[stage] = bar.add_task(stage, total=None, count="")
-            bar.update(tasks[stage], completed=done, total=total, count=_count(done, total))
-
-        yield show
-
-
-def _plain(say: Callable[[str], None]) -> OnProgress:
-    last = time.monotonic()
-
-    def show(stage: str, done: int, total: int | None = None, /) -> None:
-        nonlocal last
-        if time.monotonic() - last >= QUIET_SECONDS:
-            last = time.monotonic()
-            say(f"{stage}: {_count(done, total)}".removesuffix(": "))
-
-    return show
-
-
-def _count(done: int, total: int | None) -> str:
-    if total is None:
-        return f"{done:,}" if done else ""
-    return f"{done:,} of {total:,}"
+    with explained(config.admin, setting="KITAAB_ADMIN_URL"), Session(engine) as session:
+        yield session

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from kitaab_jobs.cli.progress import progress
+from kitaab_jobs.cli.bars import progress
 
 
 def register(app: typer.Typer) -> None:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import datetime as dt
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+if TYPE_CHECKING:
+    from rich.text import Text
 
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 _PAD = 2
 # So much of the last column is always shown.
 _LAST = 10
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def table(header: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> None:
     """Print columns that fit their content; the last one is cut at the terminal's width.
 
     Where not even the others fit, their lines run over its edge, whole: rich would leave columns out.
@@ -35,7 +37,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for name, width in zip(header, widths, strict=True):
         columns.add_column(name, no_wrap=True, overflow="ellipsis", width=width)
     for row in rows:
-        columns.add_row(*map(Text, row))
+        columns.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
     console.print(columns)
 
 

@@ -47,3 +47,16 @@ def instant(text: str, option: str, zone: str | None = None) -> dt.datetime:
     except OverflowError:
         raise UsageError(f"{option} {text!r} is beyond the calendar", remedy="give a nearer time") from None
     raise UsageError(f"{option} {text!r} has no offset", remedy=f"write {text}Z or {text}+05:00")
+
+
+def day(text: str, option: str) -> dt.date:
+    """Return the date in `text`; raise `UsageError` where it cannot be read."""
+    try:
+        return dt.date.fromisoformat(text.strip())
+    except ValueError:
+        raise UsageError(f"{option} {text!r} is not a date", remedy="write it like 2026-11-25") from None
+
+
+def now() -> dt.datetime:
+    """Return the time: commands are doors, and below them it is an argument."""
+    return dt.datetime.now(dt.UTC)

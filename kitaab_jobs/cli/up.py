@@ -75,7 +75,7 @@ def up(
         on_second_signal(supervisor.hurry)
         with supervisor:
             processes = [] if no_workers else platform_processes(stack.data_dir)
-            supervisor.start(processes)
+            supervisor.start([*([stack.mail.process] if stack.mail else []), *processes])
             starting.stop()
             wait_for_signal(lambda: show(console, stack, flower_address(processes)))
             console.print("Stopping ...")
@@ -97,6 +97,7 @@ def show(console: Console, stack: Stack, flower: str | None) -> None:
         "PostgreSQL": stack.psql,
         "Redis": stack.addresses["Redis"],
         "Flower": flower or "not started",
+        "E-mails": stack.mail.address if stack.mail else "go to KITAAB_SMTP_URL",
         "Logs": str(stack.logs),
     }
     if stack.servers:

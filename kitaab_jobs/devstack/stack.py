@@ -13,6 +13,7 @@ from typing import Self
 from kitaab_jobs.devstack.account import server_account
 from kitaab_jobs.devstack.folder import FolderLock, explained, write_private
 from kitaab_jobs.devstack.home import servers_home
+from kitaab_jobs.devstack.mail import MailSink
 from kitaab_jobs.devstack.named import check_postgres, check_redis
 from kitaab_jobs.devstack.ports import HOST
 from kitaab_jobs.devstack.postgres import DATABASE, EmbeddedPostgres
@@ -27,8 +28,9 @@ class Stack:
 
     PostgreSQL is embedded unless the environment sets KITAAB_DATABASE_URL, and Redis unless it sets
     KITAAB_REDIS_URL; what an earlier `stack.env` says does not count. Named servers are checked and
-    left alone. While it runs, `stack.env` in the data folder tells every other process the addresses,
-    and `pgpass` tells psql the passwords.
+    left alone. E-mails go to a sink where the database is embedded: in one that is named, people are
+    real. While it runs, `stack.env` in the data folder tells every other process the addresses, and
+    `pgpass` tells psql the passwords.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Stack:
         self.logs = self.data_dir / "logs"
         self.postgres: EmbeddedPostgres | None = None
         self.redis: EmbeddedRedis | None = None
+        self.mail: MailSink | None = None
         self._environ = dict(os.environ if environ is None else environ)
         self._named = {name.upper() for name, value in self._environ.items() if value}
         self._given = settings
@@ -96,6 +99,8 @@ class Stack:
             home = servers_home(self.data_dir, account)
             self._start_postgres(home / "postgres")
             self._start_redis(home / "redis")
+            if self.postgres and "KITAAB_SMTP_URL" not in self._named:
+                self.mail = MailSink.choose()
             self._publish()
         except BaseException:
             self.stop()
@@ -154,6 +159,9 @@ class Stack:
             ]
         if self.redis:
             lines += ["# The Celery broker and the caches:", f"KITAAB_REDIS_URL={self.redis.url()}"]
+        if self.mail:
+            lines += ["# E-mails go to the sink, whose pages show them:"]
+            lines += [f"{name}={value}" for name, value in self.mail.variables(self.data_dir).items()]
         with explained("write", self._file):
             if self.postgres:
                 write_private(self._pgpass, self.postgres.pgpass())

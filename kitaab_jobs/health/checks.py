@@ -9,13 +9,14 @@ from alembic.script import ScriptDirectory
 
 from kitaab_jobs.contract import JOBS
 from kitaab_jobs.db import migrate
-from kitaab_jobs.health import machine, zones
+from kitaab_jobs.health import channels, machine, zones
 from kitaab_jobs.health import redis as broker
 from kitaab_jobs.health.facts import Kind, Package
 from kitaab_jobs.health.probes import Check, NotRun
 from kitaab_jobs.health.queries import schema as schema_queries
 from kitaab_jobs.health.queries import server
 from kitaab_jobs.health.rules import Verdict, clock, postgres, processes, schema
+from kitaab_jobs.health.rules import channels as channel_rules
 from kitaab_jobs.health.rules import machine as machine_rules
 from kitaab_jobs.health.rules import redis as redis_rules
 from kitaab_jobs.health.rules.limits import FIRE_OVERDUE_SECONDS
@@ -43,6 +44,17 @@ def configured(settings: Settings) -> list[Check[Machine]]:
             lambda _: machine_rules.private_file(machine.private_file(settings.stack_file)),
         ),
         Check("settings.disk", lambda _: machine_rules.disk(machine.disk(settings.data_dir))),
+        Check(
+            "channels.email",
+            lambda _: channel_rules.email(
+                channels.needed_for_email(settings), channels.mail_server(settings)
+            ),
+        ),
+        Check("channels.public_url", lambda _: channel_rules.public_url(settings.public_url)),
+        Check(
+            "channels.webpush",
+            lambda _: channel_rules.webpush(channels.push_key(settings), settings.mail_from is not None),
+        ),
     ]
 
 

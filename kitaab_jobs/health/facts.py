@@ -170,6 +170,23 @@ class RedisDoor:
 
 
 @dataclass(frozen=True, slots=True)
+class MailServer:
+    """The mail server, tried out as far as a login. `problem` is why nothing can be sent through it."""
+
+    address: str
+    local: bool
+    encrypted: bool
+    problem: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PushKey:
+    """The key that signs what is pushed. `public` is what browsers are given, None where it is no key."""
+
+    public: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class ZoneData:
     """Where two copies of the zone data disagree, of `compared` zones."""
 

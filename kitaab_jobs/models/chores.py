@@ -1,11 +1,14 @@
-"""What the jobs keep for themselves: deliveries of reminders, marks of progress, partitioned tables."""
+"""What the jobs keep for themselves: deliveries and notices, marks and history of progress, partitioned tables."""
 
 from __future__ import annotations
+
+from uuid import UUID
 
 from sqlalchemy import (
     BigInteger,
     ForeignKey,
     Identity,
+    SmallInteger,
     String,
     UniqueConstraint,
     text,
@@ -20,37 +23,53 @@ from kitaab_jobs.models.base import (
     Id,
     Instant,
     Long,
+    Name,
     Now,
+    Short,
+    Zero,
     check,
     enum,
     index,
 )
 
 DeliveryState = enum(
-    "delivery_state", "pending", "sending", "sent", "failed", "missed", "unknown", schema="jobs"
+    "delivery_state", "pending", "sending", "sent", "failed", "missed", "unknown", "skipped", schema="jobs"
 )
 
 
 class Delivery(Base):
-    """One reminder to one person over one channel, and how it ended."""
+    """One reminder or notice to one person over one channel, and how it ended.
+
+    `missed`: it was found too late; `skipped`: it was not wanted (quiet hours, already recorded); `unknown`: it
+    may have been sent. `reason` says why in words.
+    """
 
     __tablename__ = "deliveries"
     __table_args__ = (
         UniqueConstraint("notification_id", "channel", "due_at", name="uq_deliveries_due"),
+        UniqueConstraint("notice_id", "channel", name="uq_deliveries_notice"),
+        check("deliveries_one_subject", "num_nonnulls(notification_id, notice_id) = 1"),
         check("deliveries_finished_when_ended", "(state IN ('pending', 'sending')) = (finished_at IS NULL)"),
         check(
             "deliveries_reason_when_not_sent",
             "state IN ('pending', 'sending', 'sent') OR reason IS NOT NULL",
         ),
-        index("uq_deliveries_day", "user_id", "due_date", "channel", where="state <> 'missed'", unique=True),
+        index(
+            "uq_deliveries_day",
+            "user_id",
+            "due_date",
+            "channel",
+            "zone",
+            where="state IN ('pending', 'sending', 'sent', 'failed', 'unknown') AND notification_id IS NOT NULL",
+            unique=True,
+        ),
         index("idx_deliveries_open", "created_at", where="state IN ('pending', 'sending')"),
-        index("idx_deliveries_notification", "notification_id"),
         index("idx_deliveries_user_id", "user_id"),
         SCHEMA,
     )
 
     delivery_id: Mapped[Id]
-    notification_id: Mapped[Big] = mapped_column(
+    notification_id: Mapped[Big | None] = mapped_column(
         ForeignKey("notifications.notification_id", ondelete="CASCADE")
     )
     user_id: Mapped[Big] = mapped_column(ForeignKey("users.user_id", ondelete="CASCADE"))
@@ -61,6 +80,33 @@ class Delivery(Base):
     reason: Mapped[Long | None]
     created_at: Mapped[Now]
     finished_at: Mapped[Instant | None]
+    zone: Mapped[Short] = mapped_column(comment="the zone in which due_date is a date")
+    deadline: Mapped[Instant] = mapped_column(comment="it is sent before this instant, or not at all")
+    attempt: Mapped[Zero]
+    provider_id: Mapped[Name | None]
+    started_at: Mapped[Instant | None]
+    notice_id: Mapped[Big | None] = mapped_column(ForeignKey("jobs.notices.notice_id", ondelete="CASCADE"))
+    claimed_by: Mapped[UUID | None]
+    not_before: Mapped[Instant | None] = mapped_column(
+        comment="when it is tried again, after a provider has refused it"
+    )
+
+
+class ZoneData(Base):
+    """A release of the IANA data with which all planned reminders were resolved."""
+
+    __tablename__ = "zone_data"
+    __table_args__ = (
+        {
+            **SCHEMA,
+            "comment": "the releases of the IANA data with which all planned reminders were resolved,"
+            " when last, and how many moved then",
+        },
+    )
+
+    version: Mapped[str] = mapped_column(String(32), primary_key=True)
+    resolved_at: Mapped[Instant]
+    moved: Mapped[Big]
 
 
 class ProgressMark(Base):
@@ -76,6 +122,74 @@ class ProgressMark(Base):
     kind: Mapped[str] = mapped_column(String(16))
     subject_id: Mapped[Big]
     marked_at: Mapped[Now]
+
+
+class MeritHistory(Base):
+    """What a merit showed at the end of one local day; a day without a row showed what the day before did."""
+
+    __tablename__ = "merit_history"
+    __table_args__ = (
+        check("merit_history_percent_in_range", "percent BETWEEN 0 AND 100"),
+        index("idx_merit_history_day", "day", using="brin"),
+        {**SCHEMA, "comment": "what a merit showed at the end of each local day on which that changed"},
+    )
+
+    merit_id: Mapped[Big] = mapped_column(ForeignKey("merits.merit_id", ondelete="CASCADE"), primary_key=True)
+    day: Mapped[Day] = mapped_column(primary_key=True)
+    percent: Mapped[int] = mapped_column(SmallInteger)
+    is_satisfied: Mapped[bool]
+
+
+class TargetHistory(Base):
+    """What a target showed at the end of one local day; a day without a row showed what the day before did."""
+
+    __tablename__ = "target_history"
+    __table_args__ = (
+        check("target_history_percent_in_range", "percent BETWEEN 0 AND 100"),
+        index("idx_target_history_day", "day", using="brin"),
+        {**SCHEMA, "comment": "what a target showed at the end of each local day on which that changed"},
+    )
+
+    target_id: Mapped[Big] = mapped_column(
+        ForeignKey("targets.target_id", ondelete="CASCADE"), primary_key=True
+    )
+    day: Mapped[Day] = mapped_column(primary_key=True)
+    percent: Mapped[int] = mapped_column(SmallInteger)
+    is_satisfied: Mapped[bool]
+
+
+class Notice(Base):
+    """Something that a person is told once, and how that ended.
+
+    `user_id` is the goal's, without a foreign key of its own: see the migration.
+    """
+
+    __tablename__ = "notices"
+    __table_args__ = (
+        UniqueConstraint("merit_id", "kind", name="uq_notices_merit"),
+        UniqueConstraint("target_id", "kind", name="uq_notices_target"),
+        check("notices_kind_check", "kind IN ('merit_completed', 'target_completed')"),
+        check("notices_merit_fits_kind", "(kind = 'merit_completed') = (merit_id IS NOT NULL)"),
+        check("notices_target_fits_kind", "(kind = 'target_completed') = (target_id IS NOT NULL)"),
+        check("notices_finished_when_ended", "(state IN ('pending', 'sending')) = (finished_at IS NULL)"),
+        check(
+            "notices_reason_when_not_sent", "state IN ('pending', 'sending', 'sent') OR reason IS NOT NULL"
+        ),
+        index("idx_notices_user_id", "user_id", "created_at"),
+        index("idx_notices_open", "created_at", where="state IN ('pending', 'sending')"),
+        {**SCHEMA, "comment": "what people are told once: a merit or a target of theirs is complete"},
+    )
+
+    notice_id: Mapped[Id]
+    user_id: Mapped[Big]
+    kind: Mapped[str] = mapped_column(String(32))
+    merit_id: Mapped[Big | None] = mapped_column(ForeignKey("merits.merit_id", ondelete="CASCADE"))
+    target_id: Mapped[Big | None] = mapped_column(ForeignKey("targets.target_id", ondelete="CASCADE"))
+    happened_on: Mapped[Day]
+    state: Mapped[str] = mapped_column(DeliveryState, server_default=text("'pending'"))
+    reason: Mapped[Long | None]
+    created_at: Mapped[Now]
+    finished_at: Mapped[Instant | None]
 
 
 class PartitionedTable(Base):

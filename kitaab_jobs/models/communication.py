@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 import datetime as dt
+from typing import Any
 
-from sqlalchemy import ForeignKey, ForeignKeyConstraint, Time, UniqueConstraint
+from sqlalchemy import (
+    ARRAY,
+    ForeignKey,
+    ForeignKeyConstraint,
+    SmallInteger,
+    String,
+    Time,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from kitaab_jobs.models.base import (
@@ -16,6 +27,7 @@ from kitaab_jobs.models.base import (
     Instant,
     Long,
     Name,
+    No,
     Short,
     SoftDeleted,
     Yes,
@@ -81,10 +93,11 @@ class Message(Base, Changed, SoftDeleted):
 
 
 class Notification(Base, Changed):
-    """A daily reminder at a local time in a zone.
+    """A reminder at a local time in a zone, every day or on some days of the week.
 
     `next_due_at` is the instant of the next one and `next_due_date` its nominal local date; NULL
-    means that they are to be computed. `last_due_*` are those of the last one recorded.
+    means that they are to be computed, and `before_edit` then says what was planned before. `last_due_*`
+    are those of the last one that was handed to delivery.
     """
 
     __tablename__ = "notifications"
@@ -93,6 +106,15 @@ class Notification(Base, Changed):
         check(
             "notifications_time_to_the_minute",
             "date_trunc('minute', notification_time) = notification_time",
+        ),
+        check("notifications_weekdays", "weekdays <@ '{1,2,3,4,5,6,7}' AND weekdays <> '{}'"),
+        check(
+            "notifications_quiet_hours",
+            "(quiet_from IS NULL) = (quiet_until IS NULL) AND quiet_from <> quiet_until",
+        ),
+        check(
+            "notifications_channels",
+            "cardinality(channels) BETWEEN 1 AND 8 AND array_position(channels, NULL) IS NULL",
         ),
         check("notifications_due_pair", "(next_due_at IS NULL) = (next_due_date IS NULL)"),
         check("notifications_last_due_pair", "(last_due_at IS NULL) = (last_due_date IS NULL)"),
@@ -111,3 +133,26 @@ class Notification(Base, Changed):
     next_due_date: Mapped[Day | None]
     last_due_at: Mapped[Instant | None]
     last_due_date: Mapped[Day | None]
+    weekdays: Mapped[list[int] | None] = mapped_column(
+        ARRAY(SmallInteger),
+        comment="days of the week, 1 (Monday) to 7 (Sunday); NULL is every day",
+        sort_order=93,
+    )
+    quiet_from: Mapped[dt.time | None] = mapped_column(
+        Time,
+        comment="local time from which nothing is sent, until quiet_until; may span midnight",
+        sort_order=94,
+    )
+    quiet_until: Mapped[dt.time | None] = mapped_column(Time, sort_order=95)
+    channels: Mapped[list[str]] = mapped_column(
+        ARRAY(String(32)), server_default=text("'{email}'"), sort_order=96
+    )
+    skip_if_recorded: Mapped[No] = mapped_column(
+        comment="not on a date for which the person has recorded an entry already", sort_order=97
+    )
+    before_edit: Mapped[dict[str, Any] | None] = mapped_column(
+        JSONB,
+        comment="what was planned before edits that the dispatcher has not resolved yet:"
+        " at, date, time, zone, weekdays, edited_at",
+        sort_order=98,
+    )

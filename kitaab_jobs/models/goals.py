@@ -26,6 +26,7 @@ from kitaab_jobs.models.base import (
 from kitaab_jobs.models.deeds import ValueType
 
 GoalLogic = enum("goal_logic_enum", "AND", "OR")
+GoalDirection = enum("goal_direction_enum", "at_least", "at_most")
 
 
 class Merit(Base, Changed, SoftDeleted):
@@ -70,6 +71,7 @@ class Merit(Base, Changed, SoftDeleted):
     is_satisfied: Mapped[No]
     completed_on: Mapped[Day | None]
     completed_at: Mapped[Instant | None]
+    as_of: Mapped[Day | None] = mapped_column(sort_order=100)
 
 
 class MeritItem(Base, Changed):
@@ -94,7 +96,10 @@ class MeritItem(Base, Changed):
             name="merit_items_type_is_items",
         ),
         check("merit_items_value_fits_type", "(item_type = 'scale') = (scale_value_id IS NOT NULL)"),
-        check("merit_items_target_is_positive", "target_value > 0 AND target_value <> 'NaN'"),
+        check(
+            "merit_items_target_is_positive",
+            "target_value <> 'NaN' AND (target_value > 0 OR (target_value = 0 AND direction = 'at_most'))",
+        ),
         index("idx_merit_items_merit_id", "merit_id", "deed_id"),
         index("idx_merit_items_deed_id", "deed_id"),
         index("idx_merit_items_deed_item_id", "deed_item_id", "deed_id"),
@@ -108,6 +113,7 @@ class MeritItem(Base, Changed):
     item_type: Mapped[str] = mapped_column(ValueType)
     scale_value_id: Mapped[Big | None] = mapped_column(ForeignKey("scale_values.scale_value_id"))
     target_value: Mapped[Amount]
+    direction: Mapped[str] = mapped_column(GoalDirection, server_default=text("'at_least'"), sort_order=100)
 
 
 class Target(Base, Changed, SoftDeleted):
@@ -127,6 +133,11 @@ class Target(Base, Changed, SoftDeleted):
             "end_date",
             where="is_active AND frozen_at IS NULL AND deleted_at IS NULL",
         ),
+        index(
+            "idx_targets_live_end",
+            "end_date",
+            where="is_active AND frozen_at IS NULL AND deleted_at IS NULL",
+        ),
     )
 
     target_id: Mapped[Id]
@@ -141,6 +152,7 @@ class Target(Base, Changed, SoftDeleted):
     is_satisfied: Mapped[No]
     completed_on: Mapped[Day | None]
     completed_at: Mapped[Instant | None]
+    as_of: Mapped[Day | None] = mapped_column(sort_order=100)
     frozen_at: Mapped[Instant | None]
 
 
@@ -155,7 +167,10 @@ class TargetItem(Base, Changed):
             name="target_items_type_is_items",
         ),
         check("target_items_value_fits_type", "(item_type = 'scale') = (scale_value_id IS NOT NULL)"),
-        check("target_items_target_is_positive", "target_value > 0 AND target_value <> 'NaN'"),
+        check(
+            "target_items_target_is_positive",
+            "target_value <> 'NaN' AND (target_value > 0 OR (target_value = 0 AND direction = 'at_most'))",
+        ),
         index("idx_target_items_target_id", "target_id"),
         index("idx_target_items_deed_item_id", "deed_item_id", "item_type"),
         index("idx_target_items_scale_value_id", "scale_value_id", where="scale_value_id IS NOT NULL"),
@@ -167,3 +182,4 @@ class TargetItem(Base, Changed):
     item_type: Mapped[str] = mapped_column(ValueType)
     scale_value_id: Mapped[Big | None] = mapped_column(ForeignKey("scale_values.scale_value_id"))
     target_value: Mapped[Amount]
+    direction: Mapped[str] = mapped_column(GoalDirection, server_default=text("'at_least'"), sort_order=100)

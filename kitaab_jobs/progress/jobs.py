@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
 from kitaab_jobs import contract
 from kitaab_jobs.client import enqueue
-from kitaab_jobs.progress import queries, rules
+from kitaab_jobs.progress import history, notices, queries, rules
 
 # Goals that one statement computes: enough to make its planning cheap, few enough for the server's memory.
 BATCH = 1000
+# Notices for one job: one slow job holds up few.
+CHUNK = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,13 @@ class Report:
     merits_completed: int
     targets_completed: int
     lag_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Purged:
+    """How many rows of history were removed."""
+
+    rows: int
 
 
 def refresh(session: Session, *, now: dt.datetime, limit: int) -> Report:
@@ -55,10 +64,36 @@ def reconcile(session: Session, *, now: dt.datetime) -> Report:
         after = 0
         while ids := queries.goal_ids(session, kind, after, BATCH):
             if different := queries.different(session, kind, ids, days):
-                changed += queries.compute(session, kind, different, days, now)
+                changed += compute(session, kind, different, days, now)
             goals += len(ids)
             after = ids[-1]
     return _report(0, goals, changed)
+
+
+def compute(
+    session: Session, kind: str, ids: Iterable[int], days: Mapping[str, dt.date], now: dt.datetime
+) -> list[queries.Changed]:
+    """Compute these merits or targets, and write in the same transaction what follows from a change.
+
+    That is their history, and for a completion its notice with the job that sends it.
+    """
+    changed = queries.compute(session, kind, list(ids), days, now)
+    if changed:
+        history.record(session, kind, [goal.id for goal in changed], days)
+    if completed := [goal.id for goal in changed if goal.completed_now]:
+        told = notices.record(session, kind, completed, days, now, rules.NOTICE_WITHIN_DAYS)
+        for start in range(0, len(told), CHUNK):
+            enqueue(session, contract.REMINDERS_NOTIFY, {"notice_ids": told[start : start + CHUNK]})
+    return changed
+
+
+def purge_history(session: Session, *, now: dt.datetime, limit: int) -> Purged:
+    """Remove history that no chart of the last two years needs, and follow up while there is more."""
+    first = now.date() - dt.timedelta(days=rules.HISTORY_DAYS)
+    rows = [history.purge(session, kind, first, limit) for kind in ("merit", "target")]
+    if limit in rows:
+        enqueue(session, contract.PROGRESS_PURGE_HISTORY, {"limit": limit})
+    return Purged(sum(rows))
 
 
 def _concerned(session: Session, marks: Iterable[queries.Mark]) -> dict[str, set[int]]:
@@ -80,7 +115,7 @@ def _compute(session: Session, goals: dict[str, set[int]], now: dt.datetime) -> 
         changed
         for kind in sorted(goals)
         for ids in _batches(sorted(goals[kind]))
-        for changed in queries.compute(session, kind, ids, days, now)
+        for changed in compute(session, kind, ids, days, now)
     ]
 
 

@@ -21,3 +21,9 @@ def refresh(session: Session, now: datetime, payload: contract.Batch) -> jobs.Re
 def reconcile(session: Session, now: datetime, payload: contract.Payload) -> jobs.Report:  # noqa: ARG001
     """Compute everything again and repair what differs."""
     return jobs.reconcile(session, now=now)
+
+
+@job(contract.PROGRESS_PURGE_HISTORY)
+def purge_history(session: Session, now: datetime, payload: contract.Batch) -> jobs.Purged:
+    """Remove history that no chart needs any more."""
+    return jobs.purge_history(session, now=now, limit=payload.limit)

@@ -4,87 +4,87 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
 from kitaab_jobs import contract
-from kitaab_jobs.client import enqueue
+from kitaab_jobs.client import enqueue_many
 from kitaab_jobs.reminders import queries, rules
+from kitaab_jobs.timing import is_zone
 
 # People for one delivery job: a zone's load and lag stay visible, and one slow job holds up few.
 CHUNK = 500
-CHANNEL = "log"
+# Dispatchers that work side by side when one batch is not enough.
+LANES = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Dispatched:
-    """What a dispatch did."""
+    """What a dispatch did: reminders planned and due, deliveries by what becomes of them, zones that are none."""
 
     planned: int
     due: int
     to_send: int
     missed: int
+    skipped: int = 0
+    unknown_zones: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Delivered:
-    """What a delivery did."""
-
-    sent: int
-
-
-def dispatch(session: Session, *, now: dt.datetime, limit: int) -> Dispatched:
+def dispatch(session: Session, *, now: dt.datetime, limit: int, lane: int = 0) -> Dispatched:
     """Plan reminders that have no next occurrence, record those that are due, and enqueue delivery.
 
-    One transaction: a reminder has moved on exactly when its delivery is recorded and enqueued.
+    One transaction: a reminder has moved on exactly when its delivery is recorded and enqueued. Lane 0 is the one
+    that the schedule starts. When one batch is not enough it starts the others, and each goes on until it finds
+    less than a full one.
     """
-    new = queries.unresolved(session, limit)
-    queries.advance(session, [_plan(row, now, was_due=False) for row in new])
-
+    new = queries.cleared(session, limit)
+    recorded = queries.settle(session, list(_resolved(new, now)), now)
     found = queries.due(session, now, limit)
-    queries.advance(session, [_plan(row, now, was_due=True) for row, _ in found])
-    deliveries = [_delivery(row, now) for row, wanted in found if wanted]
-    to_send = queries.record(session, deliveries, CHANNEL, now)
-
-    by_zone: dict[str, list[int]] = defaultdict(list)
-    for delivery in deliveries:
-        if delivery.notification_id in to_send:
-            by_zone[delivery.zone].append(to_send[delivery.notification_id])
-    for zone in sorted(by_zone):
-        for start in range(0, len(by_zone[zone]), CHUNK):
-            enqueue(
-                session,
-                contract.REMINDERS_DELIVER,
-                {"zone": zone, "delivery_ids": by_zone[zone][start : start + CHUNK]},
-            )
-    if limit in (len(new), len(found)):
-        enqueue(session, contract.REMINDERS_DISPATCH, {"limit": limit})
-    missed = sum(d.reason is not None for d in deliveries)
-    return Dispatched(planned=len(new), due=len(found), to_send=len(to_send), missed=missed)
-
-
-def deliver(session: Session, *, now: dt.datetime, delivery_ids: list[int]) -> Delivered:
-    """Send the pending ones of these deliveries: the report is the line in the worker's log."""
-    return Delivered(sent=len(queries.mark_sent(session, delivery_ids, now)))
-
-
-def _plan(row: queries.Row, now: dt.datetime, *, was_due: bool) -> queries.Plan:
-    last = row.next_due_date if was_due else row.last_due_date
-    since = row.next_due_at if was_due else row.updated_at
-    following = rules.next_due(row.time, row.zone, rules.look_from(since, now), last)
-    return queries.Plan(
-        row.notification_id,
-        following.at,
-        following.date,
-        row.next_due_at if was_due else None,
-        row.next_due_date if was_due else None,
+    recorded += queries.settle(
+        session,
+        [(group.ids, rules.settle_due(group.rule, group.due, now)) for group in found],
+        now,
+    )
+    _enqueue_delivery(session, recorded)
+    due = sum(len(group.ids) for group in found)
+    if limit in (len(new), due):
+        lanes = range(1, LANES + 1) if lane == 0 else (lane,)
+        enqueue_many(
+            session, contract.REMINDERS_DISPATCH, [{"limit": limit, "lane": number} for number in lanes]
+        )
+    counts: dict[str, int] = defaultdict(int)
+    for record in recorded:
+        counts[record.state] += record.count
+    return Dispatched(
+        planned=len(new),
+        due=due,
+        to_send=counts[rules.PENDING],
+        missed=counts[rules.MISSED],
+        skipped=counts[rules.SKIPPED],
+        unknown_zones=sum(not is_zone(row.rule.zone) for row in new)
+        + sum(len(group.ids) for group in found if not is_zone(group.rule.zone)),
     )
 
 
-def _delivery(row: queries.Row, now: dt.datetime) -> queries.Delivery:
-    assert row.next_due_at is not None
-    assert row.next_due_date is not None
-    due = rules.Due(row.next_due_at, row.next_due_date)
-    reason = rules.too_late(due, row.zone, now)
-    return queries.Delivery(row.notification_id, row.user_id, row.zone, due.at, due.date, reason)
+def _resolved(new: Iterable[queries.Cleared], now: dt.datetime) -> Iterable[tuple[list[int], rules.Settled]]:
+    """Decide on each, and bring together those for which the same was decided."""
+    alike: dict[rules.Settled, list[int]] = defaultdict(list)
+    for row in new:
+        alike[rules.settle_edit(row.rule, row.edit, row.last, row.since, now)].append(row.id)
+    return ((ids, settled) for settled, ids in alike.items())
+
+
+def _enqueue_delivery(session: Session, recorded: Iterable[queries.Recorded]) -> None:
+    """Enqueue jobs for what is to be sent: one for each zone and chunk of people."""
+    by_zone: dict[str, list[int]] = defaultdict(list)
+    for record in recorded:
+        by_zone[record.zone] += record.pending_ids
+    jobs = [
+        {"zone": zone, "delivery_ids": ids[start : start + CHUNK]}
+        for zone, ids in by_zone.items()
+        for start in range(0, len(ids), CHUNK)
+    ]
+    if jobs:
+        enqueue_many(session, contract.REMINDERS_DELIVER, jobs)

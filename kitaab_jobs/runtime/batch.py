@@ -83,7 +83,7 @@ def execute_batch(runner: Runner, ids: Sequence[UUID]) -> dict[str, int]:
     """
     with connected(runner.engine, f"{len(ids)} {runner.job.name}") as connection:
         claims = claim_at_once(connection, runner, ids)
-        contexts = [Context(claim) for claim in claims]
+        contexts = [Context(claim, runner.engine.begin) for claim in claims]
         try:
             states = _together(runner, contexts, connection) if contexts else {}
         except Exception as error:
@@ -217,7 +217,7 @@ def _free_what_waits(runner: Runner, waiting: Waiting, held: Held) -> None:
 def _one_by_one(runner: Runner, claims: Sequence[ledger.Claim]) -> dict[UUID, str]:
     """Run each job in a transaction of its own, under the claim that it has."""
     states: dict[UUID, str] = {}
-    contexts = {claim.id: Context(claim) for claim in claims}
+    contexts = {claim.id: Context(claim, runner.engine.begin) for claim in claims}
     left = deque(claims)
     while left and not stops():
         claim = left.popleft()

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from uuid import UUID
+
+from sqlalchemy import Connection
 
 from kitaab_jobs.errors import Cancelled
 from kitaab_jobs.runtime.ledger import Claim
@@ -12,8 +16,9 @@ from kitaab_jobs.runtime.ledger import Claim
 class Context:
     """The job that runs: who it is, how far it is, and whether it is asked to stop."""
 
-    def __init__(self, claim: Claim) -> None:
+    def __init__(self, claim: Claim, begin: Callable[[], AbstractContextManager[Connection]]) -> None:
         self.claim = claim
+        self._begin = begin
         self.done: int | None = None
         self.total: int | None = None
         self._stop: str | None = None
@@ -42,6 +47,15 @@ class Context:
     def fire_at(self) -> dt.datetime | None:
         """The instant for which it was planned, if a schedule fired it."""
         return self.claim.fire_at
+
+    def apart(self) -> AbstractContextManager[Connection]:
+        """Return a transaction that is committed when its block ends, whatever becomes of the job.
+
+        For effects outside the database, which no rollback takes back: that one is about to happen must be on record
+        before it does, and what came of it at once. Whoever runs the job again finds that record. For anything
+        else there is the job's own session.
+        """
+        return self._begin()
 
     def progress(self, done: int, total: int | None = None) -> None:
         """Say how far the job is; costs nothing, the next heartbeat writes it."""

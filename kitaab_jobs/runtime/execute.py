@@ -125,7 +125,7 @@ def execute(
 
 def run_claimed(runner: Runner, claim: ledger.Claim, connection: Connection | None = None) -> Ended:
     """Run a claimed job in a transaction of its own, and record how it ended."""
-    context = Context(claim)
+    context = Context(claim, runner.engine.begin)
     started = time.monotonic()
     try:
         with (

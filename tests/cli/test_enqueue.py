@@ -167,7 +167,7 @@ class TestWait:
         assert process.returncode == 0
 
     def test_lines_in_a_log(self, command: Command, ledger: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("kitaab_jobs.cli.progress.QUIET_SECONDS", 0.0)
+        monkeypatch.setattr("kitaab_jobs.cli.bars.QUIET_SECONDS", 0.0)
         monkeypatch.setattr("kitaab_jobs.cli.enqueue._LOOK_EVERY_SECONDS", 0.0)
         id = add(ledger, "running", unique_key="k", progress_done=1, progress_total=9)
         steps = iter(["progress_done = 5", "state = 'succeeded', finished_at = now()"])

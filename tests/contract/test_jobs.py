@@ -30,7 +30,9 @@ NOTE = Job("sample.note", "takes a text", Note)
 ACCEPTED: dict[str, dict[str, Any]] = {
     "Payload": {},
     "Batch": {"limit": 10},
+    "Dispatch": {"limit": 10, "lane": 1},
     "Deliver": {"zone": "Asia/Karachi", "delivery_ids": [1, 2]},
+    "Notify": {"notice_ids": [1, 2]},
 }
 
 

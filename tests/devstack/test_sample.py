@@ -408,7 +408,7 @@ def test_the_command(
     database: Engine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("KITAAB_DATABASE_URL", url_of(database))
-    monkeypatch.setattr("kitaab_jobs.cli.progress.QUIET_SECONDS", 0.0)
+    monkeypatch.setattr("kitaab_jobs.cli.bars.QUIET_SECONDS", 0.0)
     settings.cache_clear()
     try:
         assert run(["seed", "--people", "5", "--years", "1", "--json"]) == 0

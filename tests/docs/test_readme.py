@@ -53,6 +53,8 @@ RUN = {
     ".venv/bin/kitaab-jobs jobs stats": "test_enqueue_and_list",
     ".venv/bin/kitaab-jobs schedules next '30 2 * * * America/New_York'": "test_plan_and_list",
     ".venv/bin/kitaab-jobs schedules list": "test_plan_and_list",
+    ".venv/bin/kitaab-jobs reminders preview --zone America/New_York --time 02:30 --from 2026-03-07": "test_reminders",
+    ".venv/bin/kitaab-jobs reminders due": "test_reminders",
     "export KITAAB_DATABASE_URL=postgresql://kitaab_worker:...@db/kitaab": "test_own_servers",
     "export KITAAB_ADMIN_URL=postgresql://kitaab_admin:...@db/kitaab": "test_own_servers",
     "export KITAAB_REDIS_URL=redis://:...@redis/0": "test_own_servers",
@@ -149,6 +151,13 @@ def test_import_of_own_entries(stack: dict[str, str]) -> None:
     imported = run(command, stack)
     assert imported.returncode == 0, imported.stdout + imported.stderr
     assert "1 to add" in imported.stdout
+
+
+def test_reminders(stack: dict[str, str]) -> None:
+    preview, due = (line for line in commands() if " reminders " in line)
+    shown = run(preview, stack)
+    assert "Sun 2026-03-08  03:30  2026-03-08 07:30Z" in shown.stdout
+    assert run(due, stack).returncode == 0
 
 
 def test_enqueue_and_list(stack: dict[str, str]) -> None:

@@ -75,5 +75,14 @@ def full_life(world: World) -> tuple[int, int]:
     answer = {"user_id": user, "sender": "support", "content": "an answer", "parent_message_id": message}
     insert(world.connection, "messages", **answer)
     delivery = {"notification_id": notification, "user_id": user, "channel": "email", "due_date": TODAY}
+    delivery |= {"zone": "Europe/Istanbul", "deadline": TODAY + DAY}
     insert(world.connection, "jobs.deliveries", due_at=TODAY, **delivery)
+    keys = {"p256dh": "A" * 87, "auth": "B" * 22, "endpoint": f"https://push.example/{user}"}
+    insert(world.connection, "push_subscriptions", user_id=user, **keys)
+    insert(world.connection, "channel_opt_outs", user_id=user, channel="email", kind="completion")
+    for kind, id in (("merit", merit), ("target", target)):
+        notice = {"user_id": user, "kind": f"{kind}_completed", f"{kind}_id": id, "happened_on": TODAY}
+        insert(world.connection, "jobs.notices", **notice)
+        shown = {f"{kind}_id": id, "day": TODAY, "percent": 50, "is_satisfied": False}
+        insert(world.connection, f"jobs.{kind}_history", **shown)
     return user, friend

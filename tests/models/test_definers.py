@@ -29,11 +29,15 @@ KNOWN = {
     "jobs.mark_deed_item()",
     "jobs.mark_entries()",
     "jobs.mark_goal()",
+    "jobs.mark_persons_goals()",
+    "jobs.mark_scale_value()",
     "keep_entry_author()",
     "permission_is_requestees()",
     "place_deed_item()",
     "record_audit()",
+    "record_audit_of_row()",
     "record_entry_history()",
+    "save_push_subscription(text,text,text)",
     "user_for_login(text)",
 }
 

@@ -356,14 +356,17 @@ def test_one_reminder_for_a_person_day_and_channel(world: World) -> None:
     user = world.person()
     reminder = world.notification(user)
     deliver = (
-        "INSERT INTO jobs.deliveries (notification_id, user_id, channel, due_at, due_date, state, reason, finished_at)"
-        " VALUES (:reminder, :user, :channel, now() + CAST(:later AS interval), current_date,"
-        " CAST(:state AS jobs.delivery_state), :reason, CASE WHEN :state IN ('pending', 'sending') THEN NULL ELSE now() END)"
+        "INSERT INTO jobs.deliveries (notification_id, user_id, channel, due_at, due_date, zone, deadline, state,"
+        " reason, finished_at)"
+        " VALUES (:reminder, :user, :channel, now() + CAST(:later AS interval), current_date, :zone,"
+        " now() + interval '2 hours', CAST(:state AS jobs.delivery_state), :reason,"
+        " CASE WHEN :state IN ('pending', 'sending') THEN NULL ELSE now() END)"
     )
     given = {
         "reminder": reminder,
         "user": user,
         "channel": "email",
+        "zone": "UTC",
         "later": "0",
         "state": "sent",
         "reason": None,
@@ -374,6 +377,8 @@ def test_one_reminder_for_a_person_day_and_channel(world: World) -> None:
     with world.refused("23505", "uq_deliveries_due"):
         world.run(deliver, **given | {"state": "missed", "reason": "late"})
     world.run(deliver, **given | {"channel": "push"})
+    world.run(deliver, **given | {"zone": "Pacific/Honolulu", "later": "1 day"})  # the same date, a day later
     world.run(deliver, **given | {"later": "1 minute", "state": "missed", "reason": "late"})
+    world.run(deliver, **given | {"later": "2 minutes", "state": "skipped", "reason": "quiet hours"})
     with world.refused(CHECK, "deliveries_reason_when_not_sent"):
-        world.run(deliver, **given | {"later": "2 minutes", "state": "missed"})
+        world.run(deliver, **given | {"later": "3 minutes", "state": "skipped"})

@@ -58,6 +58,10 @@ FOREIGN_KEYS = """
     target_items scale_value_id scale_values a
     jobs.deliveries user_id users c
     jobs.deliveries notification_id notifications c
+    jobs.notices merit_id merits c
+    jobs.notices target_id targets c
+    jobs.merit_history merit_id merits c
+    jobs.target_history target_id targets c
 """
 
 CHECKS = {

@@ -31,7 +31,7 @@ TABLES = """
     merit_items           SIUD   S         s
     targets               SIU    s         su
     target_items          SIUD   S         s
-    audit_log             SI     s         I
+    audit_log             SI     s         sI
     alembic_version       -      S         S
     jobs.queues           S      S         SIU
     jobs.kinds            S      S         SIU
@@ -41,7 +41,14 @@ TABLES = """
     jobs.waiting_fires    -      S         SID
     jobs.processes        -      S         SIUD
     jobs.deliveries       S      S         SIU
+    jobs.notices          S      S         SIU
+    jobs.zone_data        -      S         SIU
+    push_subscriptions    SD     s         SuD
+    channel_opt_outs      SID    S         S
+    suppressed_addresses  SD     s         SI
     jobs.progress_marks   -      S         SuD
+    jobs.merit_history    S      S         SIUD
+    jobs.target_history   S      S         SIUD
     jobs.partitioned_tables -    S         S
 """
 
@@ -62,13 +69,13 @@ COLUMNS = {
         "merits",
         "SELECT",
     ): "merit_id user_id deed_id name merit_type start_date duration_days is_active percent "
-    "is_satisfied completed_on completed_at created_at updated_at deleted_at",
+    "is_satisfied completed_on completed_at created_at updated_at deleted_at as_of",
     (
         "kitaab_readonly",
         "targets",
         "SELECT",
     ): "target_id user_id name target_type start_date end_date is_active percent is_satisfied "
-    "completed_on completed_at frozen_at created_at updated_at deleted_at",
+    "completed_on completed_at frozen_at created_at updated_at deleted_at as_of",
     (
         "kitaab_readonly",
         "audit_log",
@@ -100,7 +107,18 @@ COLUMNS = {
         "messages",
         "SELECT",
     ): "message_id user_id parent_message_id sender read_at created_at updated_at deleted_at",
-    ("kitaab_worker", "users", "SELECT"): "user_id timezone is_active deleted_at",
+    (
+        "kitaab_worker",
+        "users",
+        "SELECT",
+    ): "user_id email timezone language email_verified is_active deleted_at",
+    (
+        "kitaab_readonly",
+        "push_subscriptions",
+        "SELECT",
+    ): "push_subscription_id user_id created_at last_used_at",
+    ("kitaab_readonly", "suppressed_addresses", "SELECT"): "reason created_at",
+    ("kitaab_worker", "push_subscriptions", "UPDATE"): "last_used_at",
     ("kitaab_worker", "deed_items", "SELECT"): "deed_item_id parent_deed_item_id",
     ("kitaab_worker", "entries", "SELECT"): "entry_date user_id deed_item_id scale_value_id count_value",
     (
@@ -108,40 +126,50 @@ COLUMNS = {
         "notifications",
         "SELECT",
     ): "notification_id user_id notification_time timezone is_active"
-    " next_due_at next_due_date last_due_at last_due_date updated_at",
+    " next_due_at next_due_date last_due_at last_due_date updated_at"
+    " weekdays quiet_from quiet_until channels skip_if_recorded before_edit",
+    (
+        "kitaab_worker",
+        "audit_log",
+        "SELECT",
+    ): "audit_log_id created_at action_type table_name record_id old_values new_values",
     (
         "kitaab_worker",
         "merits",
         "SELECT",
-    ): "merit_id user_id merit_type start_date duration_days is_active percent is_satisfied completed_on"
-    " completed_at deleted_at",
+    ): "merit_id user_id name merit_type start_date duration_days is_active percent is_satisfied completed_on"
+    " completed_at deleted_at as_of",
     (
         "kitaab_worker",
         "merit_items",
         "SELECT",
-    ): "merit_item_id merit_id deed_item_id scale_value_id target_value",
+    ): "merit_item_id merit_id deed_item_id scale_value_id target_value direction",
     (
         "kitaab_worker",
         "targets",
         "SELECT",
-    ): "target_id user_id target_type start_date end_date is_active percent is_satisfied completed_on"
-    " completed_at frozen_at deleted_at",
+    ): "target_id user_id name target_type start_date end_date is_active percent is_satisfied completed_on"
+    " completed_at frozen_at deleted_at as_of",
     (
         "kitaab_worker",
         "target_items",
         "SELECT",
-    ): "target_item_id target_id deed_item_id scale_value_id target_value",
-    ("kitaab_worker", "notifications", "UPDATE"): "next_due_at next_due_date last_due_at last_due_date",
-    ("kitaab_worker", "merits", "UPDATE"): "percent is_satisfied completed_on completed_at",
-    ("kitaab_worker", "targets", "UPDATE"): "percent is_satisfied completed_on completed_at",
+    ): "target_item_id target_id deed_item_id scale_value_id target_value direction",
+    (
+        "kitaab_worker",
+        "notifications",
+        "UPDATE",
+    ): "next_due_at next_due_date last_due_at last_due_date before_edit",
+    ("kitaab_worker", "merits", "UPDATE"): "percent is_satisfied completed_on completed_at as_of",
+    ("kitaab_worker", "targets", "UPDATE"): "percent is_satisfied completed_on completed_at frozen_at as_of",
     ("kitaab_worker", "jobs.progress_marks", "UPDATE"): "marked_at",
     ("kitaab_worker", "jobs.fires", "UPDATE"): "ended_as ended_at",
 }
 
 FUNCTIONS = {
-    "kitaab_app": "app_own_deeds app_relations app_shared_deed_items app_shared_deeds app_user_id jobs.enqueue"
-    " jobs.enqueue_many user_for_login",
-    "kitaab_readonly": "app_user_id",
+    "kitaab_app": "app_own_deeds app_relations app_shared_deed_items app_shared_deeds app_user_id item_streaks"
+    " jobs.enqueue jobs.enqueue_many save_push_subscription user_for_login",
+    "kitaab_readonly": "app_user_id item_streaks",
     "kitaab_worker": "jobs.enqueue jobs.enqueue_many jobs.make_partition",
 }
 
@@ -335,14 +363,15 @@ SECRETS = {
     ],
     "kitaab_worker": [
         "SELECT password_hash FROM users",
-        "SELECT email FROM users",
+        "SELECT full_name FROM users",
+        "SELECT preferences FROM users",
         "SELECT * FROM users",
         "SELECT * FROM deeds",
         "SELECT name FROM deed_items",
         "SELECT * FROM scales",
         "SELECT value_name FROM scale_values",
         "SELECT notes FROM entries",
-        "SELECT name FROM merits",
+        "SELECT description FROM merits",
         "SELECT description FROM targets",
         "SELECT content FROM messages",
         "SELECT content FROM reflection_messages",

@@ -30,8 +30,9 @@ from tests.progress.diary import (
 )
 from tests.progress.workers import PATIENCE, refresh_once, workers
 
-# The statements of a refresh: it takes marks, finds goals, and locks and computes merits, then targets.
-STEPS = 8
+# The statements of a refresh, at least: it takes marks, finds goals, and for merits and then for targets locks
+# them, sets joins, computes and writes the history.
+STEPS = 10
 
 
 def marked_items(engine: Engine, number: int) -> list[tuple[int, Goal]]:
@@ -257,22 +258,24 @@ class Scene:
 def test_what_is_committed_beside_a_refresh_is_computed_or_leaves_its_mark(
     kept: Engine, happening: str
 ) -> None:
-    statements: list[str] = []
+    """What is complete at the end of the refresh has more steps, since a notice is written: hence no fixed number."""
+    step, statements = 0, [""]
     with kept.connect() as connection, kept.connect() as other:
-        for step in range(STEPS + 1):
+        while step <= len(statements):
             scene = Scene(other)
             happen = partial(scene.commit, happening)
             with connection.begin():
                 with before_statement(step, connection, happen) as statements:
                     refresh_once(connection)
-                if step == len(statements):
+                if step >= len(statements):
                     happen()
             with other.begin():
                 assert scene.is_done() or waiting_marks(other), f"lost before {statements[step:][:1]}"
                 refresh_all(other)
                 assert scene.is_done()
                 assert reconcile(other).changed == 0
-    assert len(statements) == STEPS, "each step of a refresh has its turn"
+            step += 1
+    assert step > STEPS, "each step of a refresh has its turn"
 
 
 def test_a_person_edits_a_merit_while_it_is_computed(kept: Engine) -> None:

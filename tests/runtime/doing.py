@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.orm import Session
 
 from kitaab_jobs.contract import Job, Payload
@@ -39,7 +39,7 @@ def runner(engine: Engine, job: Job, function: JobFunction, **options: Any) -> R
     return Runner(job, function, engine, **more)
 
 
-def leave(session: Session, note: str = "") -> None:
+def leave(session: Session | Connection, note: str = "") -> None:
     """Write an effect that can be counted."""
     session.execute(text("INSERT INTO jobs.effects (note) VALUES (:note)"), {"note": note})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
@@ -42,6 +43,40 @@ def run(worker_engine: Engine) -> Run:
         return execute(runner(worker_engine, job, function, **options), id, args or {})
 
     return run
+
+
+class TestApart:
+    """What a job commits apart from its own work: there at once, and whatever becomes of the job."""
+
+    def test_it_stays_where_the_job_fails(self, effects: Engine, run: Run, add: Any, get: Any) -> None:
+        id = add()
+
+        def send(session: Session, now: dt.datetime, payload: Any, context: Context) -> Done:
+            with context.apart() as connection:
+                leave(connection, "about to be sent")
+            assert notes(effects) == ["about to be sent"]
+            leave(session, "work")
+            raise Permanent("the provider said no")
+
+        ended = run(send, id, wants_context=True)
+        assert isinstance(ended.error, Permanent)
+        assert get(id).state == "dead"
+        assert notes(effects) == ["about to be sent"]
+
+    def test_it_is_rolled_back_where_its_own_block_fails(
+        self, effects: Engine, run: Run, add: Any, get: Any
+    ) -> None:
+        id = add()
+
+        def send(session: Session, now: dt.datetime, payload: Any, context: Context) -> Done:
+            with suppress(ValueError), context.apart() as connection:
+                leave(connection, "about to be sent")
+                raise ValueError
+            leave(session, "work")
+            return Done(1)
+
+        run(send, id, wants_context=True)
+        assert (get(id).state, notes(effects)) == ("succeeded", ["work"])
 
 
 class TestSuccess:

@@ -29,7 +29,7 @@ def start(engine: Engine) -> Context:
     with engine.begin() as connection:
         id = rows.add(connection, "published")
         [claim] = ledger.claim(connection, [id], "w@here/1")
-    return Context(claim)
+    return Context(claim, engine.begin)
 
 
 @pytest.fixture(autouse=True)

@@ -18,6 +18,7 @@ AREAS = {
     "postgres": "PostgreSQL",
     "schema": "Schema",
     "redis": "Redis",
+    "channels": "Channels",
     "time": "Time",
     "processes": "Processes",
 }

@@ -34,39 +34,58 @@ WORKER_TABLES: tuple[Right, ...] = (
     *_on("SELECT", "public.alembic_version jobs.partitioned_tables"),
     *_on("INSERT", "public.audit_log"),
     *_on("SELECT DELETE", "jobs.progress_marks"),
-    *_on("SELECT INSERT UPDATE", "jobs.kinds jobs.queues jobs.deliveries"),
+    *_on("SELECT INSERT UPDATE", "jobs.kinds jobs.queues jobs.deliveries jobs.notices jobs.zone_data"),
     *_on("SELECT INSERT UPDATE DELETE", "jobs.schedules jobs.processes jobs.jobs"),
+    *_on("SELECT INSERT UPDATE DELETE", "jobs.merit_history jobs.target_history"),
     *_on("SELECT INSERT DELETE", "jobs.fires jobs.waiting_fires"),
-    _columns("SELECT", "public.users", "user_id timezone is_active deleted_at"),
+    *_on("SELECT", "public.channel_opt_outs"),
+    *_on("SELECT INSERT", "public.suppressed_addresses"),
+    *_on("SELECT DELETE", "public.push_subscriptions"),
+    _columns("UPDATE", "public.push_subscriptions", "last_used_at"),
+    _columns("SELECT", "public.users", "user_id timezone is_active deleted_at email email_verified language"),
     _columns("SELECT", "public.deed_items", "deed_item_id parent_deed_item_id"),
     _columns("SELECT", "public.entries", "entry_date user_id deed_item_id scale_value_id count_value"),
     _columns(
         "SELECT",
         "public.notifications",
         "notification_id user_id notification_time timezone is_active"
-        " next_due_at next_due_date last_due_at last_due_date updated_at",
+        " next_due_at next_due_date last_due_at last_due_date updated_at"
+        " weekdays quiet_from quiet_until channels skip_if_recorded before_edit",
     ),
     _columns(
         "SELECT",
         "public.merits",
-        "merit_id user_id merit_type start_date duration_days is_active deleted_at"
-        " percent is_satisfied completed_on completed_at",
+        "merit_id user_id name merit_type start_date duration_days is_active deleted_at"
+        " percent is_satisfied completed_on completed_at as_of",
     ),
     _columns(
         "SELECT",
         "public.targets",
-        "target_id user_id target_type start_date end_date is_active deleted_at frozen_at"
-        " percent is_satisfied completed_on completed_at",
+        "target_id user_id name target_type start_date end_date is_active deleted_at frozen_at"
+        " percent is_satisfied completed_on completed_at as_of",
     ),
     _columns(
-        "SELECT", "public.merit_items", "merit_item_id merit_id deed_item_id scale_value_id target_value"
+        "SELECT",
+        "public.merit_items",
+        "merit_item_id merit_id deed_item_id scale_value_id target_value direction",
     ),
     _columns(
-        "SELECT", "public.target_items", "target_item_id target_id deed_item_id scale_value_id target_value"
+        "SELECT",
+        "public.target_items",
+        "target_item_id target_id deed_item_id scale_value_id target_value direction",
     ),
-    _columns("UPDATE", "public.merits", "percent is_satisfied completed_on completed_at"),
-    _columns("UPDATE", "public.targets", "percent is_satisfied completed_on completed_at"),
-    _columns("UPDATE", "public.notifications", "next_due_at next_due_date last_due_at last_due_date"),
+    _columns("UPDATE", "public.merits", "percent is_satisfied completed_on completed_at as_of"),
+    _columns("UPDATE", "public.targets", "percent is_satisfied completed_on completed_at as_of frozen_at"),
+    _columns(
+        "SELECT",
+        "public.audit_log",
+        "audit_log_id created_at action_type table_name record_id old_values new_values",
+    ),
+    _columns(
+        "UPDATE",
+        "public.notifications",
+        "next_due_at next_due_date last_due_at last_due_date before_edit",
+    ),
     _columns("UPDATE", "jobs.progress_marks", "marked_at"),
     _columns("UPDATE", "jobs.fires", "ended_as ended_at"),
 )

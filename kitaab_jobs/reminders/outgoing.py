@@ -1,0 +1,311 @@
+"""The SQL of sending: deliveries claimed, loaded, and ended.
+
+pending ──▶ sending ──▶ sent | failed | unknown | skipped | missed
+   ▲           │
+   └───────────┘  surely refused, or not begun
+
+`pending` becomes `sending` in a transaction that is committed before anything is sent. From then on only who has the
+claim may end it; where that one is gone, nobody knows what was sent, and it ends as `unknown`.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ARRAY, BigInteger, Connection, DateTime, String, TextClause, bindparam, text
+from sqlalchemy.dialects.postgresql import UUID as Uuid
+from sqlalchemy.orm import Session
+
+_IDS = bindparam("ids", type_=ARRAY(BigInteger))
+_NOW = bindparam("now", type_=DateTime(timezone=True))
+
+# Why somebody does not get what was recorded for them, though it is in time.
+_UNWANTED = """
+    CASE WHEN u.deleted_at IS NOT NULL OR NOT u.is_active THEN 'the person has left'
+         WHEN EXISTS (SELECT FROM channel_opt_outs AS o WHERE o.user_id = d.user_id AND o.channel = d.channel
+                      AND o.kind = CASE WHEN d.notice_id IS NULL THEN 'reminder' ELSE 'completion' END)
+              THEN 'the person has unsubscribed from this over ' || d.channel
+         WHEN NOT r.is_active THEN 'the reminder was turned off meanwhile'
+         WHEN NOT d.channel = ANY (r.channels) THEN 'the channel was turned off meanwhile'
+    END
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A delivery that this job may send, with what is said in it. `unwanted`: why it is not to be sent after all."""
+
+    delivery_id: int
+    user_id: int
+    channel: str
+    attempt: int
+    due_at: dt.datetime
+    due_date: dt.date
+    deadline: dt.datetime
+    notification_id: int | None
+    notice_id: int | None
+    kind: str
+    subject_id: int | None
+    name: str | None
+    language: str
+    unwanted: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """What a delivery becomes. `pending` is one more try, not before `not_before`."""
+
+    delivery_id: int
+    state: str
+    reason: str | None = None
+    provider_id: str | None = None
+    not_before: dt.datetime | None = None
+    counts: bool = True
+
+
+_WAITING = text(
+    """
+    SELECT channel, count(*) FROM jobs.deliveries
+    WHERE delivery_id = ANY (:ids) AND state = 'pending' AND (not_before IS NULL OR not_before <= :now)
+    GROUP BY channel ORDER BY channel
+    """
+).bindparams(_IDS, _NOW)
+
+# SKIP LOCKED: whoever has it, is about to send it.
+_CLAIM = text(
+    """
+    WITH chosen AS (
+        SELECT delivery_id FROM jobs.deliveries
+        WHERE delivery_id = ANY (:ids) AND channel = :channel AND state = 'pending'
+          AND (not_before IS NULL OR not_before <= :now)
+        ORDER BY delivery_id LIMIT :number FOR UPDATE SKIP LOCKED
+    )
+    UPDATE jobs.deliveries AS d
+    SET state = 'sending', attempt = attempt + 1, started_at = :now, claimed_by = :job, not_before = NULL
+    FROM chosen WHERE d.delivery_id = chosen.delivery_id
+    RETURNING d.delivery_id
+    """
+).bindparams(_IDS, _NOW, bindparam("job", type_=Uuid))
+
+_LOAD = text(
+    f"""
+    SELECT d.delivery_id, d.user_id, d.channel, d.attempt, d.due_at, d.due_date, d.deadline, d.notification_id, d.notice_id,
+           coalesce(n.kind, 'reminder'), coalesce(n.merit_id, n.target_id), coalesce(m.name, t.name), u.language,
+           {_UNWANTED}
+    FROM jobs.deliveries AS d
+    JOIN users AS u USING (user_id)
+    LEFT JOIN notifications AS r USING (notification_id)
+    LEFT JOIN jobs.notices AS n USING (notice_id)
+    LEFT JOIN merits AS m ON m.merit_id = n.merit_id
+    LEFT JOIN targets AS t ON t.target_id = n.target_id
+    WHERE d.delivery_id = ANY (:ids)
+    ORDER BY d.delivery_id
+    """
+).bindparams(_IDS)
+
+# Only by who has the claim: what was ended as unknown meanwhile stays so.
+_END = text(
+    """
+    UPDATE jobs.deliveries AS d
+    SET state = e.state::jobs.delivery_state, provider_id = left(e.provider_id, 255),
+        reason = CASE WHEN e.state = 'pending' THEN coalesce(e.reason, d.reason) ELSE e.reason END,
+        not_before = e.not_before, claimed_by = CASE WHEN e.state <> 'pending' THEN d.claimed_by END,
+        attempt = d.attempt - CASE WHEN e.counts THEN 0 ELSE 1 END,
+        finished_at = CASE WHEN e.state <> 'pending' THEN CAST(:now AS timestamptz) END
+    FROM unnest(:ids, :states, :reasons, :provider_ids, :not_befores, CAST(:counts AS boolean[]))
+        AS e (id, state, reason, provider_id, not_before, counts)
+    WHERE d.delivery_id = e.id AND d.state = 'sending' AND d.claimed_by = :job
+    RETURNING d.delivery_id, d.notice_id
+    """
+).bindparams(
+    _IDS,
+    _NOW,
+    bindparam("job", type_=Uuid),
+    bindparam("states", type_=ARRAY(String)),
+    bindparam("reasons", type_=ARRAY(String)),
+    bindparam("provider_ids", type_=ARRAY(String)),
+    bindparam("not_befores", type_=ARRAY(DateTime(timezone=True))),
+)
+
+# A job runs once at a time: what an earlier start of this one has claimed, its worker took along.
+_END_OWN = text(
+    """
+    UPDATE jobs.deliveries SET state = 'unknown', finished_at = :now,
+        reason = 'the worker ended while it was being sent'
+    WHERE delivery_id = ANY (:ids) AND state = 'sending' AND claimed_by = :job
+    RETURNING notice_id
+    """
+).bindparams(_IDS, _NOW, bindparam("job", type_=Uuid))
+
+_END_LATE = """
+    UPDATE jobs.deliveries SET state = 'missed', finished_at = :now,
+        reason = 'not sent before its deadline' || coalesce('; the last try: ' || reason, '')
+    WHERE {which} AND state = 'pending' AND deadline <= :now
+    RETURNING notice_id
+"""
+_END_LATE_OF = text(_END_LATE.format(which="delivery_id = ANY (:ids)")).bindparams(_IDS, _NOW)
+_END_LATE_ALL = text(
+    _END_LATE.format(
+        which="""delivery_id IN (SELECT delivery_id FROM jobs.deliveries
+                                 WHERE state = 'pending' AND deadline <= :now
+                                 ORDER BY delivery_id LIMIT :limit FOR UPDATE SKIP LOCKED)"""
+    )
+).bindparams(_NOW)
+
+# Whose job does not run any more: it ended, or waits for its next start, which would end them itself.
+_END_ABANDONED = text(
+    """
+    UPDATE jobs.deliveries SET state = 'unknown', finished_at = :now,
+        reason = 'the worker ended while it was being sent'
+    WHERE delivery_id IN (
+        SELECT d.delivery_id FROM jobs.deliveries AS d
+        LEFT JOIN jobs.jobs AS j ON j.id = d.claimed_by AND j.state = 'running'
+        WHERE d.state = 'sending' AND j.id IS NULL
+        ORDER BY d.delivery_id LIMIT :limit FOR UPDATE OF d SKIP LOCKED)
+    RETURNING notice_id
+    """
+).bindparams(_NOW)
+
+_LEFT = text(
+    "SELECT channel, not_before FROM jobs.deliveries WHERE delivery_id = ANY (:ids) AND state = 'pending'"
+).bindparams(_IDS)
+
+# A notice has ended when all its deliveries have: sent where one was, else by what comes nearest to that.
+_END_NOTICES = text(
+    """
+    UPDATE jobs.notices AS n SET state = d.state, finished_at = :now, reason = CASE WHEN d.state <> 'sent' THEN d.reason END
+    FROM (
+        SELECT notice_id,
+               (array_agg(state ORDER BY array_position(
+                   ARRAY['sent', 'unknown', 'failed', 'missed', 'skipped'], state::text)))[1] AS state,
+               string_agg(DISTINCT channel || ': ' || coalesce(reason, state::text), '; ') AS reason
+        FROM jobs.deliveries WHERE notice_id = ANY (:ids)
+        GROUP BY notice_id HAVING bool_and(state NOT IN ('pending', 'sending'))
+    ) AS d
+    WHERE n.notice_id = d.notice_id AND n.state = 'sending'
+    """
+).bindparams(_IDS, _NOW)
+
+# Over the channels of the person's reminder, or by e-mail where they have none. First, and the notice after it, as
+# whoever deletes a person locks them: it refers to both, and the other way round the two would wait for each other.
+_FAN_OUT = text(
+    """
+    INSERT INTO jobs.deliveries (notice_id, user_id, channel, due_at, due_date, zone, deadline)
+    SELECT n.notice_id, n.user_id, c.channel, :now, n.happened_on, u.timezone, :deadline
+    FROM jobs.notices AS n JOIN users AS u USING (user_id)
+    CROSS JOIN LATERAL (
+        SELECT DISTINCT unnest(coalesce(
+            (SELECT r.channels FROM notifications AS r WHERE r.user_id = n.user_id
+             ORDER BY r.is_active DESC, r.notification_id DESC LIMIT 1), '{email}'))
+    ) AS c (channel)
+    WHERE n.notice_id = ANY (:ids) AND n.state = 'pending' AND u.is_active AND u.deleted_at IS NULL
+    ORDER BY n.notice_id, c.channel
+    ON CONFLICT DO NOTHING
+    RETURNING zone, delivery_id
+    """
+).bindparams(_IDS, _NOW, bindparam("deadline", type_=DateTime(timezone=True)))
+
+_FANNED_OUT = text(
+    """
+    UPDATE jobs.notices AS n
+    SET state = CASE WHEN made.any THEN 'sending' ELSE 'missed' END::jobs.delivery_state,
+        reason = CASE WHEN NOT made.any THEN 'the person has left' END,
+        finished_at = CASE WHEN NOT made.any THEN CAST(:now AS timestamptz) END
+    FROM (
+        SELECT w.notice_id, EXISTS (SELECT FROM jobs.deliveries AS d WHERE d.notice_id = w.notice_id) AS any
+        FROM jobs.notices AS w WHERE w.notice_id = ANY (:ids)
+    ) AS made
+    WHERE n.notice_id = made.notice_id AND n.state = 'pending'
+    """
+).bindparams(_IDS, _NOW)
+
+
+def waiting(connection: Connection, ids: Sequence[int], now: dt.datetime) -> dict[str, int]:
+    """Return how many of these may be sent now, by channel."""
+    return {row[0]: row[1] for row in connection.execute(_WAITING, {"ids": list(ids), "now": now})}
+
+
+def claim(
+    connection: Connection, ids: Sequence[int], channel: str, job: UUID, number: int, now: dt.datetime
+) -> list[Claimed]:
+    """Claim up to `number` of these for a job. They are to be sent after the commit, and then ended."""
+    values = {"ids": list(ids), "channel": channel, "job": job, "number": number, "now": now}
+    claimed = list(connection.scalars(_CLAIM, values))
+    return [Claimed(*row) for row in connection.execute(_LOAD, {"ids": claimed})] if claimed else []
+
+
+def addresses(
+    connection: Connection, statement: TextClause, users: Sequence[int]
+) -> dict[int, dict[str, Any]]:
+    """Return where these people can be reached, by a channel's own statement."""
+    return {row[0]: row[1] for row in connection.execute(statement, {"users": list(users)})}
+
+
+def end(connection: Connection, job: UUID, ends: Sequence[End], now: dt.datetime) -> set[int]:
+    """Record what became of claimed deliveries, and return those that still were this job's."""
+    values = {
+        "ids": [e.delivery_id for e in ends],
+        "states": [e.state for e in ends],
+        "reasons": [e.reason for e in ends],
+        "provider_ids": [e.provider_id for e in ends],
+        "not_befores": [e.not_before for e in ends],
+        "counts": [e.counts for e in ends],
+        "job": job,
+        "now": now,
+    }
+    rows = connection.execute(_END, values).all()
+    _end_notices(connection, [row.notice_id for row in rows], now)
+    return {row.delivery_id for row in rows}
+
+
+def end_own(connection: Connection, ids: Sequence[int], job: UUID, now: dt.datetime) -> int:
+    """End as unknown what an earlier start of this job was sending. Return how many."""
+    return _ended(connection, _END_OWN, {"ids": list(ids), "job": job}, now)
+
+
+def end_late(connection: Connection, ids: Sequence[int], now: dt.datetime) -> int:
+    """End as missed those whose deadline is over. Return how many."""
+    return _ended(connection, _END_LATE_OF, {"ids": list(ids)}, now)
+
+
+def sweep_late(connection: Connection | Session, limit: int, now: dt.datetime) -> int:
+    """End as missed whatever nobody has sent before its deadline. Return how many."""
+    return _ended(connection, _END_LATE_ALL, {"limit": limit}, now)
+
+
+def sweep_abandoned(connection: Connection | Session, limit: int, now: dt.datetime) -> int:
+    """End as unknown whatever nobody is sending any more. Return how many."""
+    return _ended(connection, _END_ABANDONED, {"limit": limit}, now)
+
+
+def left(session: Session, ids: Sequence[int]) -> list[tuple[str, dt.datetime | None]]:
+    """Return the channel, and the instant of the next try, of those that are still to be sent."""
+    return [(row[0], row[1]) for row in session.execute(_LEFT, {"ids": list(ids)})]
+
+
+def fan_out(
+    session: Session, notice_ids: Sequence[int], now: dt.datetime, deadline: dt.datetime
+) -> list[tuple[str, int]]:
+    """Make deliveries of the pending ones of these notices, and return their zones and ids."""
+    values = {"ids": list(notice_ids), "now": now, "deadline": deadline}
+    made = [(row[0], row[1]) for row in session.execute(_FAN_OUT, values)]
+    session.execute(_FANNED_OUT, {"ids": list(notice_ids), "now": now})
+    return made
+
+
+def _ended(
+    connection: Connection | Session, statement: TextClause, values: dict[str, Any], now: dt.datetime
+) -> int:
+    notices = list(connection.scalars(statement, {**values, "now": now}))
+    _end_notices(connection, notices, now)
+    return len(notices)
+
+
+def _end_notices(connection: Connection | Session, notices: Sequence[int | None], now: dt.datetime) -> None:
+    ids = [id for id in notices if id is not None]
+    if ids:
+        connection.execute(_END_NOTICES, {"ids": ids, "now": now})

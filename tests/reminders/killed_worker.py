@@ -1,0 +1,33 @@
+"""A worker process that is there to be killed: python -m tests.reminders.killed_worker, with what it needs as JSON."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import sys
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from kitaab_jobs import contract
+from kitaab_jobs.reminders import sending
+from kitaab_jobs.runtime.context import Context
+from kitaab_jobs.runtime.execute import Runner, execute
+from kitaab_jobs.runtime.heartbeat import Heartbeat
+from kitaab_jobs.settings import Settings
+from tests.conftest import engine_for
+
+if __name__ == "__main__":
+    given = json.loads(sys.argv[1])
+    engine = engine_for(given["database"])
+    settings = Settings.load({}, **given["settings"])
+
+    def deliver(
+        session: Session, now: dt.datetime, payload: contract.Deliver, job: Context
+    ) -> sending.Delivered:
+        return sending.deliver(
+            session, now=now, zone=payload.zone, delivery_ids=payload.delivery_ids, job=job, settings=settings
+        )
+
+    runner = Runner(contract.REMINDERS_DELIVER, deliver, engine, "killed/1", Heartbeat(engine), True)
+    execute(runner, UUID(given["job"]), {}, from_ledger=True)
