@@ -9,7 +9,8 @@ from decimal import Decimal
 from sqlalchemy.orm import Session
 
 from kitaab_jobs.errors import KitaabError, UsageError
-from kitaab_jobs.progress import history, reading, verdicts
+from kitaab_jobs.progress import verdicts
+from kitaab_jobs.progress.queries import history, reading
 from kitaab_jobs.timing import is_zone, local_date
 
 CHART_DAYS = 14
