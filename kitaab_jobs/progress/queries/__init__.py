@@ -4,6 +4,9 @@
 - `state`: what a goal shows, from its entries. The one place that says it.
 - `goals`: storing that, and comparing it with what is stored.
 - `suspects`: one scan over all entries that finds which of all goals are worth comparing.
+- `history`, `notices`: what follows from a change: a day of a chart, and who is told of a completion.
+- `plan`: what computing goals again would change.
+- `reading`: one person or one goal, with the names of things.
 """
 
 from __future__ import annotations
