@@ -15,10 +15,8 @@ def register(app: typer.Typer) -> None:
     """Add the group."""
     group = typer.Typer(help="See how far people are and why, and compute it again.", no_args_is_help=True)
     group.command("show", help="Show somebody's merits, targets and streaks.")(show)
-    group.command("explain", help="Say which entries a merit or target counts, and why not the others.")(
-        explain
-    )
-    group.command("recompute", help="Compute merits and targets again and say what was wrong.")(recompute)
+    group.command("explain", help="Say which entries a goal counts, and why not others.")(explain)
+    group.command("recompute", help="Compute goals again, and say what was wrong.")(recompute)
     app.add_typer(group, name="progress")
 
 

@@ -99,8 +99,7 @@ def _tell(planned: list[Planned], compared: int) -> None:
         typer.echo(f"{one.kind} {one.id} of person {one.user_id}: {_change(one.shows, one.will_show)}")
     if len(planned) > NAMED:
         typer.echo(f"and {len(planned) - NAMED:,} more")
-    differ = f"{len(planned):,} differ from their entries" if planned else "none differs from its entries"
-    typer.echo(f"{_goals(compared)} compared, {differ}")
+    typer.echo(f"{_goals(compared)} compared, {f'{len(planned):,}' if planned else 'none'} out of date")
 
 
 def _change(before: Look, after: Look) -> str:

@@ -4,7 +4,9 @@
   entries and repairs what differs.
 - When: refresh every few seconds, reconcile every night (beat_schedule.py).
 - Reads: entries, deed_items, users, merits, merit_items, targets, target_items, jobs.progress_marks.
-- Writes: percent, is_satisfied, completed_on and completed_at of merits and targets; takes marks away.
+- Writes: percent, is_satisfied, completed_on and completed_at of merits and targets; takes marks away. And what
+  follows from a change: jobs.merit_history, jobs.target_history, jobs.notices with the job `reminders.notify`.
+  `progress.purge_history` removes history that no chart of two years needs.
 - Alerts: refresh reports how old its oldest mark was (`lag_seconds`), reconcile how many goals differed.
   A goal may differ because its marks still wait or because a day has begun for the person since it was
   computed: nothing marks a goal when a window slides or an entry's day comes. Anything else is a defect.
@@ -27,4 +29,12 @@ edited later. `is_satisfied` is what holds in the window that ends today (a targ
 far). `percent` is the mean (AND) or the best (OR) of min(1, done / goal) there, rounded down and at most
 99, and 100 exactly when `completed_at` is set. Goals that are deleted, not active or frozen keep what
 they showed.
+
+A streak belongs to a deed item, not to a goal: it is the days in a row, on the person's calendar, on which the item or
+one below it was recorded, whatever the value (a zero is a record; for a fault to be mended it is the good day). The
+current one ends today or yesterday: today unrecorded does not break it, yesterday unrecorded does. Streaks are not
+stored, since they change at midnight with no entry to mark them: `item_streaks()` computes them when asked.
+
+History says what a goal showed at the end of each local day on which that changed. It is a record: a backdated entry
+does not rewrite it. A completion is told once; one seen more than two days after it is recorded as missed.
 """
