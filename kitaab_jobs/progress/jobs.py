@@ -7,12 +7,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import structlog
 from sqlalchemy.orm import Session
 
 from kitaab_jobs import contract
 from kitaab_jobs.client import enqueue
 from kitaab_jobs.progress import queries, rules
-from kitaab_jobs.runtime.logs import logger
 
 # Goals that one statement computes: enough to make its planning cheap, few enough for the server's memory.
 BATCH = 1000
@@ -21,7 +21,7 @@ BATCH = 1000
 # Differences that a reconcile names one by one; of more, it says how many there are.
 NAMED = 100
 
-log = logger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
