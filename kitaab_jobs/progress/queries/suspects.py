@@ -27,9 +27,7 @@ _SETTINGS = {
     "enable_mergejoin": "off",
     "enable_sort": "off",
 }
-_SET = text(
-    "SELECT set_config(name, value, true) FROM unnest(:names, :values) AS s (name, value)"
-).bindparams(
+SET = text("SELECT set_config(name, value, true) FROM unnest(:names, :values) AS s (name, value)").bindparams(
     bindparam("names", list(_SETTINGS), ARRAY(String)),
     bindparam("values", list(_SETTINGS.values()), ARRAY(String)),
 )
@@ -106,7 +104,7 @@ _COLUMNS = """deed_item_id bigint, item_id bigint, scale_value_id bigint, first_
             last_day date, days integer, slides boolean"""
 
 ALL = "> 0"
-_STATEMENTS = {
+STATEMENTS = {
     kind: statement(
         _SUSPECTS.format(
             local=LOCAL,
@@ -122,8 +120,8 @@ _STATEMENTS = {
 
 def suspects(session: Session, kind: str, days: Mapping[str, dt.date]) -> array[int]:
     """Return, in order, the ids of all merits or targets that may show something else than they should."""
-    session.execute(_SET)
-    rows = session.scalars(_STATEMENTS[kind], values(days), execution_options={"yield_per": 10_000})
+    session.execute(SET)
+    rows = session.scalars(STATEMENTS[kind], values(days), execution_options={"yield_per": 10_000})
     found = array("q", rows)
     session.execute(_RESET)
     return found
