@@ -24,7 +24,7 @@ CHUNK = 500
 # Differences that a reconcile names one by one; of more, it says how many there are.
 NAMED = 100
 
-log = structlog.stdlib.get_logger()
+log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

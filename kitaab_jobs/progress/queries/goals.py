@@ -98,12 +98,15 @@ _DIFFERENT = """
         UNION
         SELECT part.goal_id FROM part JOIN below ON below.root = part.deed_item_id
         WHERE below.deed_item_id IN (SELECT subject_id FROM jobs.progress_marks WHERE kind = 'item')
+    ),
+    ahead AS (
+        SELECT d.id
+        FROM differs AS d
+        JOIN part ON part.goal_id = d.id
+        JOIN entry ON entry.root = part.deed_item_id AND entry.day > d.was_as_of AND entry.day <= d.today
     )
     SELECT d.id, d.id IN (SELECT id FROM marked) AS is_marked, d.was_as_of AS as_of, d.today,
-           EXISTS (
-               SELECT FROM part JOIN entry ON entry.root = part.deed_item_id
-               WHERE part.goal_id = d.id AND entry.day > d.was_as_of AND entry.day <= d.today
-           ) AS is_dated_ahead
+           d.id IN (SELECT id FROM ahead) AS is_dated_ahead
     FROM differs AS d
 """
 
@@ -117,7 +120,7 @@ def _write(kind: str) -> str:
     )
 
 
-_COMPUTE = {kind: statement(_write(kind)) for kind in KINDS}
+COMPUTE = {kind: statement(_write(kind)) for kind in KINDS}
 _COMPARE = {kind: statement(state(kind) + _DIFFERENT.format(kind=kind)) for kind in KINDS}
 _AS_IT_WAS = {kind: statement(state(kind, STORED) + _WAS_RIGHT) for kind in KINDS}
 
@@ -141,7 +144,7 @@ def compute(
     """
     session.execute(_LOCK[kind], {"ids": sorted(ids)})
     plain_joins(session)
-    rows = session.execute(_COMPUTE[kind], {**values(days, ids), "now": now})
+    rows = session.execute(COMPUTE[kind], {**values(days, ids), "now": now})
     return [Changed(kind, row.id, row.completes) for row in rows if row.differs]
 
 
@@ -154,7 +157,7 @@ def differences(
     """
     plain_joins(session)
     found = session.execute(_COMPARE[kind], values(days, ids)).all()
-    unmarked = {row.id for row in found if not row.is_marked}
+    unmarked = {row.id for row in found if not row.is_marked and row.as_of is not None}
     right: set[int] = set()
     if unmarked:
         right = set(session.scalars(_AS_IT_WAS[kind], values(days, unmarked)))

@@ -30,7 +30,8 @@ LOCAL = "local AS (SELECT timezone, day FROM unnest(:zones, :days) AS t (timezon
 _MERIT_GOALS = """
     goal AS (
         SELECT g.merit_id AS id, g.user_id, g.merit_type AS logic, g.completed_on, today.day AS today,
-               least(g.duration_days, 1000000) AS days, g.duration_days AS total, g.start_date, NULL::date AS end_date,
+               CASE WHEN g.duration_days IS NOT NULL THEN least(g.duration_days, 1000000) END AS days,
+               g.duration_days AS total, g.start_date, NULL::date AS end_date,
                g.is_satisfied AS was_satisfied, g.percent AS was_percent, g.as_of AS was_as_of
         FROM merits AS g
         LEFT JOIN local ON local.timezone = (SELECT timezone FROM users WHERE user_id = g.user_id)

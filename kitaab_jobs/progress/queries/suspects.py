@@ -11,17 +11,29 @@ import datetime as dt
 from array import array
 from collections.abc import Mapping
 
-from sqlalchemy import text
+from sqlalchemy import ARRAY, String, bindparam, text
 from sqlalchemy.orm import Session
 
 from kitaab_jobs.progress.queries.state import GOALS, LOCAL, NOW, PARTS, PERCENT, statement, values
 
 # What one sort or hash of the scan may take before it goes to disk, in the server.
 WORK_MEM = "64MB"
-_SETTINGS = text(
-    "SELECT set_config('work_mem', :work_mem, true), set_config('enable_nestloop', 'on', true),"
-    " set_config('statement_timeout', '0', true)"
+# The planner cannot know how many items an array holds, and takes it for ten. So it is told what becomes of that:
+# scan the entries once instead of looking up items, and hash the sums of what comes instead of sorting it.
+_SETTINGS = {
+    "work_mem": WORK_MEM,
+    "statement_timeout": "0",
+    "enable_nestloop": "off",
+    "enable_mergejoin": "off",
+    "enable_sort": "off",
+}
+SET = text("SELECT set_config(name, value, true) FROM unnest(:names, :values) AS s (name, value)").bindparams(
+    bindparam("names", list(_SETTINGS), ARRAY(String)),
+    bindparam("values", list(_SETTINGS.values()), ARRAY(String)),
 )
+_RESET = text(
+    "SELECT set_config(name, reset_val, true) FROM pg_settings WHERE name = ANY (:names)"
+).bindparams(bindparam("names", list(_SETTINGS), ARRAY(String)))
 
 # Named are:
 # - goals that show another percent or satisfaction than the sums of the window that is looked at now;
@@ -41,36 +53,33 @@ _SUSPECTS = """
                part.days, part.days IS NOT NULL AND NOT part.is_complete AS slides
         FROM part JOIN tree ON tree.root = part.deed_item_id WHERE NOT part.at_most
     ),
-    sums AS (
-        SELECT counting.item_id,
-               sum(amount.of) FILTER (WHERE e.entry_date >= counting.window_from) AS done, sum(amount.of) AS best
-        FROM counting
+    -- What is counted goes to parallel workers as one value: they cannot read common table expressions.
+    amounts AS MATERIALIZED (
+        SELECT c.item_id, sum(amount.of) FILTER (WHERE e.entry_date >= c.window_from) AS done, sum(amount.of) AS best
+        FROM unnest((SELECT array_agg(counting) FROM counting WHERE NOT slides)) AS c ({columns})
         JOIN entries AS e USING (deed_item_id)
-        CROSS JOIN LATERAL (
-            SELECT CASE WHEN counting.scale_value_id IS NULL THEN e.count_value ELSE 1 END
-        ) AS amount (of)
-        WHERE NOT counting.slides AND e.entry_date BETWEEN counting.first_day AND counting.last_day
-          AND (counting.scale_value_id IS NULL OR counting.scale_value_id = e.scale_value_id)
-        GROUP BY counting.item_id
-        UNION ALL
-        SELECT item_id, sum(amount) FILTER (WHERE in_window), max(best)
+        CROSS JOIN LATERAL (SELECT CASE WHEN c.scale_value_id IS NULL THEN e.count_value ELSE 1 END) AS amount (of)
+        WHERE e.entry_date BETWEEN c.first_day AND c.last_day
+          AND (c.scale_value_id IS NULL OR c.scale_value_id = e.scale_value_id)
+        GROUP BY c.item_id
+    ),
+    sliding AS MATERIALIZED (
+        SELECT item_id, sum(amount) FILTER (WHERE in_window) AS done, max(best) AS best
         FROM (
-            SELECT counting.item_id, amount.of AS amount, e.entry_date >= counting.window_from AS in_window,
+            SELECT c.item_id, amount.of AS amount, e.entry_date >= c.window_from AS in_window,
                    sum(amount.of) OVER (
-                       PARTITION BY counting.item_id
-                       ORDER BY (e.entry_date - date '2000-01-01') / counting.days::float8
+                       PARTITION BY c.item_id ORDER BY (e.entry_date - date '2000-01-01') / c.days::float8
                        RANGE BETWEEN 0.9999999 PRECEDING AND CURRENT ROW
                    ) AS best
-            FROM counting
+            FROM unnest((SELECT array_agg(counting) FROM counting WHERE slides)) AS c ({columns})
             JOIN entries AS e USING (deed_item_id)
-            CROSS JOIN LATERAL (
-                SELECT CASE WHEN counting.scale_value_id IS NULL THEN e.count_value ELSE 1 END
-            ) AS amount (of)
-            WHERE counting.slides AND e.entry_date BETWEEN counting.first_day AND counting.last_day
-              AND (counting.scale_value_id IS NULL OR counting.scale_value_id = e.scale_value_id)
-        ) AS sliding
+            CROSS JOIN LATERAL (SELECT CASE WHEN c.scale_value_id IS NULL THEN e.count_value ELSE 1 END) AS amount (of)
+            WHERE e.entry_date BETWEEN c.first_day AND c.last_day
+              AND (c.scale_value_id IS NULL OR c.scale_value_id = e.scale_value_id)
+        ) AS sums
         GROUP BY item_id
     ),
+    sums AS (SELECT * FROM amounts UNION ALL SELECT * FROM sliding),
     present AS (
         SELECT goal.id AS goal_id, CASE goal.logic WHEN 'AND' THEN count(*) ELSE 1 END AS needed,
                count(*) FILTER (WHERE sums.done >= part.target_value) AS reached,
@@ -91,10 +100,19 @@ _SUSPECTS = """
     ORDER BY goal.id
 """
 
+_COLUMNS = """deed_item_id bigint, item_id bigint, scale_value_id bigint, first_day date, window_from date,
+            last_day date, days integer, slides boolean"""
+
 ALL = "> 0"
-_STATEMENTS = {
+STATEMENTS = {
     kind: statement(
-        _SUSPECTS.format(local=LOCAL, goals=goals.format(today=NOW, which=ALL), parts=PARTS, percent=PERCENT)
+        _SUSPECTS.format(
+            local=LOCAL,
+            goals=goals.format(today=NOW, which=ALL),
+            parts=PARTS,
+            percent=PERCENT,
+            columns=_COLUMNS,
+        )
     )
     for kind, goals in GOALS.items()
 }
@@ -102,6 +120,8 @@ _STATEMENTS = {
 
 def suspects(session: Session, kind: str, days: Mapping[str, dt.date]) -> array[int]:
     """Return, in order, the ids of all merits or targets that may show something else than they should."""
-    session.execute(_SETTINGS, {"work_mem": WORK_MEM})
-    found = session.scalars(_STATEMENTS[kind], values(days), execution_options={"yield_per": 10_000})
-    return array("q", found)
+    session.execute(SET)
+    rows = session.scalars(STATEMENTS[kind], values(days), execution_options={"yield_per": 10_000})
+    found = array("q", rows)
+    session.execute(_RESET)
+    return found
