@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help demo test check pytest soak bench bench-schedules bench-reminders install requirements clean
+.PHONY: help demo test check pytest soak bench bench-schedules bench-reminders bench-progress install requirements clean
 
 help:  ## what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ bench-schedules: $(VENV)/.run  ## measure the scheduler beside celery beat and c
 
 bench-reminders: $(VENV)/.run  ## measure the dispatch of a million reminders (ARGS="--quick"; benchmarks/README.md)
 	@$(BIN)/python -m benchmarks.reminders $(ARGS)
+
+bench-progress: $(VENV)/.run  ## measure progress over 10,000,000 entries (about ten minutes; ARGS="--quick")
+	@$(BIN)/python -m benchmarks.progress $(ARGS)
 
 # The virtual environment has no pip of its own: the system's pip installs into it, which works where
 # Debian has no ensurepip and calls its own environment externally managed.

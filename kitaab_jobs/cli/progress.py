@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from kitaab_jobs.cli.progress_change import recompute
+from kitaab_jobs.cli.progress_change import as_owner, recompute
 from kitaab_jobs.cli.tables import Json
 from kitaab_jobs.cli.times import day, now
-
-if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
 
 
 def register(app: typer.Typer) -> None:
     """Add the group."""
     group = typer.Typer(help="See how far people are and why, and compute it again.", no_args_is_help=True)
     group.command("show", help="Show somebody's merits, targets and streaks.")(show)
-    group.command("explain", help="Say which entries a merit or target counts, and why not the others.")(
-        explain
-    )
-    group.command("recompute", help="Compute merits and targets again and say what was wrong.")(recompute)
+    group.command("explain", help="Say which entries a goal counts, and why not others.")(explain)
+    group.command("recompute", help="Compute goals again, and say what was wrong.")(recompute)
     app.add_typer(group, name="progress")
 
 
@@ -39,7 +32,7 @@ def show(
     from kitaab_jobs.cli import progress_text
     from kitaab_jobs.progress import shown
 
-    with _reading() as session:
+    with as_owner() as session:
         found = shown.show(session, user.strip(), now=now(), everything=everything, limit=limit)
     progress_text.show_json(found) if as_json else progress_text.show(found)
 
@@ -58,23 +51,6 @@ def explain(
     from kitaab_jobs.progress import shown
 
     until = None if on is None else day(on, "--on")
-    with _reading() as session:
+    with as_owner() as session:
         found = shown.explain(session, "target" if target else "merit", goal, now=now(), on=until)
     progress_text.explain_json(found) if as_json else progress_text.explain(found, limit)
-
-
-@contextmanager
-def _reading() -> Iterator[Session]:
-    """Yield a session that reads one moment's rows, as the owner: workers may not see what things are called."""
-    from sqlalchemy.orm import Session
-
-    from kitaab_jobs.db.engines import owner
-    from kitaab_jobs.db.refusals import explained
-    from kitaab_jobs.settings import settings
-
-    config = settings()
-    engine = owner(config, "kitaab-jobs progress").execution_options(
-        isolation_level="REPEATABLE READ", postgresql_readonly=True
-    )
-    with explained(config.admin, setting="KITAAB_ADMIN_URL"), Session(engine) as session:
-        yield session

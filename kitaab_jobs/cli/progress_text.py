@@ -17,8 +17,8 @@ from kitaab_jobs.cli.tables import table
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from kitaab_jobs.progress.history import Day
-    from kitaab_jobs.progress.reading import Entry, Goal, Person
+    from kitaab_jobs.progress.queries.history import Day
+    from kitaab_jobs.progress.queries.reading import Entry, Goal, Person
     from kitaab_jobs.progress.shown import Explanation, Item, LeftOut, Shown
 
 _BAR = 20

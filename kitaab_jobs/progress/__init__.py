@@ -4,10 +4,14 @@
   entries and repairs what differs.
 - When: refresh every few seconds, reconcile every night (beat_schedule.py).
 - Reads: entries, deed_items, users, merits, merit_items, targets, target_items, jobs.progress_marks.
-- Writes: percent, is_satisfied, completed_on and completed_at of merits and targets; takes marks away.
-- Alerts: refresh reports how old its oldest mark was (`lag_seconds`), reconcile how many goals differed.
-  A goal may differ because its marks still wait or because a day has begun for the person since it was
-  computed: nothing marks a goal when a window slides or an entry's day comes. Anything else is a defect.
+- Writes: percent, is_satisfied, completed_on, completed_at and as_of of merits and targets, frozen_at of targets;
+  takes marks away. And what follows from a change: jobs.merit_history, jobs.target_history, jobs.notices with
+  the job `reminders.notify`. `progress.purge_history` removes history that no chart of two years needs.
+- Marks come from triggers: entries that are written, edited, deleted or imported, items that move, goals and
+  their items that change, scale values that change, and people who change their zone.
+- Alerts: refresh reports how old its oldest mark was (`lag_seconds`), reconcile how many goals differed and why.
+  Marks that still wait, goals that were never computed, days that began and windows that slid since `as_of`
+  are no defects: nothing marks a goal when a day begins. Anything else is one, and is logged as an error.
 
 The rules.
 
@@ -22,9 +26,26 @@ within that same window, OR any. A merit without a duration looks at all entries
 the person's own calendar, so a window across a clock change has as many days as any other. Without items
 nothing is ever reached.
 
+An item that asks for "at most" is judged when a window is over: the whole window, of which the last day
+is yesterday or before, with something recorded on each of its days (for the item or below it, whatever it was) and no
+more than the goal in all of them. A day that was not recorded is not a success; a window that the merit's
+start cuts off is not whole; and a merit without a duration never ends, so its "at most" is never reached. It may ask
+for at most nothing. AND with such an item looks at windows that are over, for all of its items.
+
 `completed_on` is the first such d that was seen, `completed_at` when it was seen. Both stay, whatever is
 edited later. `is_satisfied` is what holds in the window that ends today (a target: in all its days so
-far). `percent` is the mean (AND) or the best (OR) of min(1, done / goal) there, rounded down and at most
-99, and 100 exactly when `completed_at` is set. Goals that are deleted, not active or frozen keep what
-they showed.
+far), or yesterday where it has to be over. `percent` is the mean (AND) or the best (OR) of min(1, done / goal) there,
+rounded down and at most 99, and 100 exactly when `completed_at` is set. Of "at most" it is the part of the
+window's days that were recorded, and nothing once there was too much. `as_of` is the person's date that this holds for.
+
+A target is live until two of the person's days after its end are over. Then it is computed a last time, and freezes
+(`frozen_at`) until somebody moves its end. Goals that are deleted, not active or frozen keep what they showed.
+
+A streak belongs to a deed item, not to a goal: it is the days in a row, on the person's calendar, on which the item or
+one below it was recorded, whatever the value (a zero is a record; for a fault to be mended it is the good day). The
+current one ends today or yesterday: today unrecorded does not break it, yesterday unrecorded does. Streaks are not
+stored, since they change at midnight with no entry to mark them: `item_streaks()` computes them when asked.
+
+History says what a goal showed at the end of each local day on which that changed. It is a record: a backdated entry
+does not rewrite it. A completion is told once; one seen more than two days after it is recorded as missed.
 """

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import structlog
 from sqlalchemy.orm import Session
 
 from kitaab_jobs import contract
 from kitaab_jobs.client import enqueue
-from kitaab_jobs.progress import history, notices, queries, rules
+from kitaab_jobs.progress import queries, rules
+from kitaab_jobs.progress.queries import history, notices
 
 # Goals that one statement computes: enough to make its planning cheap, few enough for the server's memory.
 BATCH = 1000
 # Notices for one job: one slow job holds up few.
 CHUNK = 500
+
+
+# Differences that a reconcile names one by one; of more, it says how many there are.
+NAMED = 100
+
+log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,36 +46,80 @@ class Purged:
     rows: int
 
 
+@dataclass(frozen=True, slots=True)
+class Reconciled:
+    """What a reconcile found: how many goals are live, how many were looked at closely, which were wrong.
+
+    `differences` says how many there were for each cause (`rules.CAUSES`); only `defect` is one. `defects` names them,
+    up to a limit.
+    """
+
+    goals: int
+    looked_at: int
+    changed: int
+    merits_completed: int
+    targets_completed: int
+    differences: dict[str, int]
+    defects: list[str]
+
+
 def refresh(session: Session, *, now: dt.datetime, limit: int) -> Report:
     """Compute the goals that up to `limit` marks concern, and follow up while marks remain.
 
-    Marks, results and the follow-up job are one transaction: killed half-way, the marks stand.
+    Targets whose time is up are computed a last time, up to `limit` as well. Marks, results and the follow-up job are
+    one transaction: killed half-way, the marks stand.
     """
+    days = rules.today_everywhere(now)
     marks = queries.take_marks(session, limit)
     goals = _concerned(session, marks)
-    changed = _compute(session, goals, now)
-    if len(marks) == limit:
+    overdue = queries.overdue(session, days, limit)
+    goals["target"].update(overdue)
+    changed = _compute(session, goals, days, now)
+    if limit in (len(marks), len(overdue)):
         enqueue(session, contract.PROGRESS_REFRESH, {"limit": limit})
     lag = max([(now - mark.marked_at).total_seconds() for mark in marks], default=0.0)
-    return _report(len(marks), sum(map(len, goals.values())), changed, max(lag, 0.0))
+    completed = [c.kind for c in changed if c.completed_now]
+    return Report(
+        len(marks),
+        sum(map(len, goals.values())),
+        len(changed),
+        completed.count("merit"),
+        completed.count("target"),
+        round(max(lag, 0.0), 3),
+    )
 
 
-def reconcile(session: Session, *, now: dt.datetime) -> Report:
-    """Compare every goal with the entries in bounded batches, and repair what differs.
+def reconcile(session: Session, *, now: dt.datetime) -> Reconciled:
+    """Compare every goal with the entries, repair what differs, and say why it did.
 
-    Comparing locks nothing, so that refresh goes on beside it; only what differs is locked and computed.
+    One scan finds the goals that may be wrong, and these are compared in bounded batches. Neither locks anything, so
+    that refresh goes on beside it; only what differs is locked and computed.
     """
     days = rules.today_everywhere(now)
     changed: list[queries.Changed] = []
-    goals = 0
+    causes = dict.fromkeys(rules.CAUSES, 0)
+    defects: list[str] = []
+    goals = looked_at = 0
     for kind in ("merit", "target"):
-        after = 0
-        while ids := queries.goal_ids(session, kind, after, BATCH):
-            if different := queries.different(session, kind, ids, days):
-                changed += compute(session, kind, different, days, now)
-            goals += len(ids)
-            after = ids[-1]
-    return _report(0, goals, changed)
+        goals += queries.goal_count(session, kind)
+        suspects = queries.suspects(session, kind, days)
+        looked_at += len(suspects)
+        for ids in _batches(suspects):
+            found = queries.differences(session, kind, ids, days)
+            for one in found:
+                cause = rules.cause(one)
+                causes[cause] += 1
+                if cause == rules.DEFECT:
+                    log.error(
+                        "progress is wrong", action="progress_defect", kind=kind, id=one.id, as_of=one.as_of
+                    )
+                    defects += [f"{kind} {one.id}"] if len(defects) < NAMED else []
+            if found:
+                changed += compute(session, kind, [one.id for one in found], days, now)
+    completed = [c.kind for c in changed if c.completed_now]
+    return Reconciled(
+        goals, looked_at, len(changed), completed.count("merit"), completed.count("target"), causes, defects
+    )
 
 
 def compute(
@@ -106,10 +158,9 @@ def _concerned(session: Session, marks: Iterable[queries.Mark]) -> dict[str, set
     return named
 
 
-def _compute(session: Session, goals: dict[str, set[int]], now: dt.datetime) -> list[queries.Changed]:
-    if not goals:
-        return []
-    days = rules.today_everywhere(now)
+def _compute(
+    session: Session, goals: dict[str, set[int]], days: Mapping[str, dt.date], now: dt.datetime
+) -> list[queries.Changed]:
     # Merits before targets and both by id, always: whoever locks in one order cannot deadlock.
     return [
         changed
@@ -119,12 +170,5 @@ def _compute(session: Session, goals: dict[str, set[int]], now: dt.datetime) -> 
     ]
 
 
-def _batches(ids: list[int]) -> Iterable[list[int]]:
+def _batches(ids: Sequence[int]) -> Iterable[Sequence[int]]:
     return (ids[start : start + BATCH] for start in range(0, len(ids), BATCH))
-
-
-def _report(marks: int, goals: int, changed: list[queries.Changed], lag: float = 0.0) -> Report:
-    completed = [c.kind for c in changed if c.completed_now]
-    return Report(
-        marks, goals, len(changed), completed.count("merit"), completed.count("target"), round(lag, 3)
-    )

@@ -9,7 +9,8 @@ from decimal import Decimal
 from sqlalchemy.orm import Session
 
 from kitaab_jobs.errors import KitaabError, UsageError
-from kitaab_jobs.progress import history, reading, verdicts
+from kitaab_jobs.progress import verdicts
+from kitaab_jobs.progress.queries import history, reading
 from kitaab_jobs.timing import is_zone, local_date
 
 CHART_DAYS = 14
@@ -99,11 +100,7 @@ def explain(
     session: Session, kind: str, id: int, *, now: dt.datetime, on: dt.date | None = None
 ) -> Explanation:
     """Return why a goal shows what it shows today, or what the window that ends `on` a day holds."""
-    goal = reading.goal(session, kind, id) if 0 < id <= LARGEST_ID else None
-    if goal is None:
-        raise KitaabError(
-            f"there is no {kind} {id}", remedy="see 'kitaab-jobs progress show' for those of a person"
-        )
+    goal = find_goal(session, kind, id)
     person = reading.person(session, str(goal.user_id))
     assert person is not None, "the goal's row refers to it"
     today = today_of(person, now)
@@ -141,6 +138,16 @@ def _item(
     recorded = len({one.entry.day for one in counted})
     is_met = verdicts.is_met(goal, part, done, recorded)
     return Item(part, window, done, recorded, is_met, counted, left_out)
+
+
+def find_goal(session: Session, kind: str, id: int) -> reading.Goal:
+    """Return a merit or a target; raise `KitaabError` where there is none."""
+    goal = reading.goal(session, kind, id) if 0 < id <= LARGEST_ID else None
+    if goal is None:
+        raise KitaabError(
+            f"there is no {kind} {id}", remedy="see 'kitaab-jobs progress show' for those of a person"
+        )
+    return goal
 
 
 def find(session: Session, who: str) -> reading.Person:

@@ -18,7 +18,7 @@ def refresh(session: Session, now: datetime, payload: contract.Batch) -> jobs.Re
 
 
 @job(contract.PROGRESS_RECONCILE)
-def reconcile(session: Session, now: datetime, payload: contract.Payload) -> jobs.Report:  # noqa: ARG001
+def reconcile(session: Session, now: datetime, payload: contract.Payload) -> jobs.Reconciled:  # noqa: ARG001
     """Compute everything again and repair what differs."""
     return jobs.reconcile(session, now=now)
 

@@ -108,6 +108,18 @@ def test_a_goal_is_positive(goal: str, world: World, goals: Goals) -> None:
         world.target_item(goals.target, goals.counted, Decimal(goal))
 
 
+def test_at_most_may_ask_for_nothing_and_not_for_less(world: World, goals: Goals) -> None:
+    world.merit_item(goals.merit, goals.deed, goals.counted, Decimal(0), direction="at_most")
+    world.target_item(goals.target, goals.counted, Decimal(0), direction="at_most")
+    for goal in ("-0.01", "NaN"):
+        with world.refused(CHECK, "merit_items_target_is_positive"):
+            world.merit_item(goals.merit, goals.deed, goals.counted, Decimal(goal), direction="at_most")
+        with world.refused(CHECK, "target_items_target_is_positive"):
+            world.target_item(goals.target, goals.counted, Decimal(goal), direction="at_most")
+    with world.refused(CHECK, "merit_items_target_is_positive"):
+        world.run("UPDATE merit_items SET direction = 'at_least'")
+
+
 def test_an_infinite_goal_is_refused(world: World, goals: Goals) -> None:
     with world.refused("22003"):
         world.merit_item(goals.merit, goals.deed, goals.counted, Decimal("Infinity"))

@@ -24,11 +24,12 @@ Goal = tuple[str, int]
 
 
 class Part(NamedTuple):
-    """One item of a goal: so much of a count, or so many entries with a scale value."""
+    """One item of a goal: so much of a count, or so many entries with a scale value; or at most so much."""
 
     item: int
     goal: Amount
     value: int | None = None
+    at_most: bool = False
 
 
 class Progress(NamedTuple):
@@ -72,12 +73,13 @@ def refresh_all(connection: Connection, now: dt.datetime = NOW, limit: int = 100
     """Refresh until no mark is left."""
     reports = []
     with session_on(connection) as session:
-        while waiting_marks(connection):
+        while True:
             reports.append(jobs.refresh(session, now=now, limit=limit))
-    return reports
+            if not waiting_marks(connection):
+                return reports
 
 
-def reconcile(connection: Connection, now: dt.datetime = NOW) -> jobs.Report:
+def reconcile(connection: Connection, now: dt.datetime = NOW) -> jobs.Reconciled:
     """Reconcile everything."""
     with session_on(connection) as session:
         return jobs.reconcile(session, now=now)
@@ -234,6 +236,7 @@ class Diary:
             item_type="count" if part.value is None else "scale",
             scale_value_id=part.value,
             target_value=part.goal,
+            direction="at_most" if part.at_most else "at_least",
         )
 
     def deed_of(self, item: int) -> int:
@@ -243,6 +246,15 @@ class Diary:
                 text("SELECT deed_id FROM deed_items WHERE deed_item_id = :item"), {"item": item}
             )
             or 0
+        )
+
+    def turn_part(self, kind: str, part: int, *, at_most: bool) -> None:
+        """Ask for at most, or at least."""
+        self.run(
+            f"UPDATE {kind}_items SET direction = CAST(:direction AS goal_direction_enum)"
+            f" WHERE {kind}_item_id = :part",
+            direction="at_most" if at_most else "at_least",
+            part=part,
         )
 
     def change_part(self, kind: str, part: int, goal: Amount) -> None:
@@ -275,7 +287,7 @@ class Diary:
         """Refresh until no mark is left."""
         return refresh_all(self.connection, now)
 
-    def reconcile(self, now: dt.datetime = NOW) -> jobs.Report:
+    def reconcile(self, now: dt.datetime = NOW) -> jobs.Reconciled:
         """Reconcile everything."""
         return reconcile(self.connection, now)
 

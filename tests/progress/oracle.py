@@ -37,11 +37,15 @@ class Item:
 
 @dataclass
 class Part:
-    """One item of a goal; with a scale value it counts entries, else it sums counts."""
+    """One item of a goal; with a scale value it counts entries, else it sums counts.
+
+    `at_most` asks for no more than `goal`, in a whole window that is over, with something recorded each day.
+    """
 
     item: int
     goal: Decimal
     value: int | None = None
+    at_most: bool = False
 
 
 @dataclass
@@ -65,6 +69,7 @@ class Goal:
     end: dt.date | None = None
     parts: dict[int, Part] = field(default_factory=dict)
     live: bool = True
+    frozen: bool = False
     shown: Shown = field(default_factory=Shown)
 
 
@@ -99,12 +104,18 @@ class World:
                     total += 1
         return total
 
+    def recorded(self, part: Part, first: dt.date, last: dt.date) -> int:
+        """On how many of the days something was recorded for the part's item or below it, whatever it was."""
+        return len({d for item, d in self.entries if first <= d <= last and self.is_below(item, part.item)})
+
 
 def refresh(world: World, now: dt.datetime) -> None:
-    """Show for every goal what holds now; what was once complete stays complete."""
+    """Show for every goal what holds now; what was once complete stays complete, and what froze stays."""
     for goal in world.goals.values():
-        if goal.live:
-            goal.shown = _after(goal.shown, _judge(world, goal, world.today(goal.person, now)))
+        if goal.live and not goal.frozen:
+            today = world.today(goal.person, now)
+            goal.shown = _after(goal.shown, _judge(world, goal, today))
+            goal.frozen = goal.end is not None and today > goal.end + 2 * DAY
 
 
 def _after(before: Shown, found: Shown) -> Shown:
@@ -115,19 +126,23 @@ def _after(before: Shown, found: Shown) -> Shown:
 
 def _judge(world: World, goal: Goal, today: dt.date) -> Shown:
     completed_on = None
-    for first, last in _windows(world, goal, today):
-        if completed_on is None and _reached(world, goal, first, last):
-            completed_on = last
-    first, last = _window_of(goal, today)
-    return Shown(_percent(world, goal, first, last), _reached(world, goal, first, last), completed_on)
+    for day in _days(world, goal, today):
+        if completed_on is None and _reached(
+            goal, [_met(world, goal, p, day, today) for p in goal.parts.values()]
+        ):
+            completed_on = day
+    current = [(part, _current(goal, part, today)) for part in goal.parts.values()]
+    states = [_met(world, goal, part, day, today) for part, day in current]
+    shares = [_share(world, goal, part, day) for part, day in current]
+    return Shown(_percent(goal, shares), _reached(goal, states), completed_on)
 
 
-def _windows(world: World, goal: Goal, today: dt.date) -> Iterator[tuple[dt.date, dt.date]]:
-    """Every window that the goal has had so far, in the order of their last days."""
+def _days(world: World, goal: Goal, today: dt.date) -> Iterator[dt.date]:
+    """The last day of every window that the goal has had so far."""
     day = min([goal.start, today, *(day for _, day in world.entries)])
     while day <= today:
         if goal.end is None or day <= goal.end:
-            yield _window_of(goal, day)
+            yield day
         day += DAY
 
 
@@ -142,17 +157,48 @@ def _window_of(goal: Goal, day: dt.date) -> tuple[dt.date, dt.date]:
     return day - (goal.days - 1) * DAY, day
 
 
-def _reached(world: World, goal: Goal, first: dt.date, last: dt.date) -> bool:
-    states = [world.done(part, first, last) >= part.goal for part in goal.parts.values()]
+def _whole(goal: Goal) -> int | None:
+    """How many days a whole window has; None where it never ends."""
+    return goal.days if goal.end is None else (goal.end - goal.start).days + 1
+
+
+def _current(goal: Goal, part: Part, today: dt.date) -> dt.date:
+    """The day of the window that is looked at now.
+
+    What asks for "at most" is judged when the day is over, and AND looks at all of its items in one window.
+    """
+    if part.at_most or (goal.logic == "AND" and any(p.at_most for p in goal.parts.values())):
+        return today - DAY
+    return today
+
+
+def _met(world: World, goal: Goal, part: Part, day: dt.date, today: dt.date) -> bool:
+    first, last = _window_of(goal, day)
+    if not part.at_most:
+        return world.done(part, first, last) >= part.goal
+    if day >= today or (last - first).days + 1 != _whole(goal):
+        return False
+    days = [first + n * DAY for n in range((last - first).days + 1)]
+    return all(world.recorded(part, d, d) for d in days) and world.done(part, first, last) <= part.goal
+
+
+def _share(world: World, goal: Goal, part: Part, day: dt.date) -> Fraction:
+    """How far one part is: of "at most" the recorded days, as long as it was not too much."""
+    first, last = _window_of(goal, day)
+    done, whole = world.done(part, first, last), _whole(goal)
+    if not part.at_most:
+        return min(Fraction(1), Fraction(done) / Fraction(part.goal))
+    if whole is None or done > part.goal:
+        return Fraction(0)
+    return Fraction(world.recorded(part, first, last), whole)
+
+
+def _reached(goal: Goal, states: list[bool]) -> bool:
     return bool(states) and (all(states) if goal.logic == "AND" else any(states))
 
 
-def _percent(world: World, goal: Goal, first: dt.date, last: dt.date) -> int:
+def _percent(goal: Goal, shares: list[Fraction]) -> int:
     """The percentage of a goal that was never complete."""
-    shares = [
-        min(Fraction(1), Fraction(world.done(part, first, last)) / Fraction(part.goal))
-        for part in goal.parts.values()
-    ]
     if not shares:
         return 0
     share = sum(shares) / len(shares) if goal.logic == "AND" else max(shares)

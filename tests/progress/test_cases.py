@@ -268,6 +268,125 @@ def test_a_target_over_several_deeds(diary: Diary) -> None:
     assert diary.progress(target) == complete(before(1))
 
 
+# --- at most
+
+
+def test_at_most_is_met_when_its_window_is_over(diary: Diary) -> None:
+    """Each day was recorded and the sum is right; but today may still bring more."""
+    item = diary.item()
+    merit = diary.merit(Part(item, 3, at_most=True), days=3, start=before(2))
+    for days in range(3):
+        diary.record(item, before(days), 1)
+    assert diary.progress(merit) == Progress(66, False, None)
+    tomorrow = NOW + dt.timedelta(days=1)
+    diary.reconcile(tomorrow)
+    assert diary.shown(merit) == complete(TODAY)
+
+
+def test_at_most_with_a_missing_day_is_no_success(diary: Diary) -> None:
+    item = diary.item()
+    merit = diary.merit(Part(item, 3, at_most=True), days=3)
+    target = diary.target(Part(item, 9, at_most=True), start=before(4), end=before(1))
+    for days in (1, 2, 4, 5):
+        diary.record(item, before(days), 0)
+    assert diary.progress(merit) == Progress(66, False, None)
+    assert diary.progress(target) == Progress(75, False, None)
+    diary.record(item, before(3), 0)
+    assert diary.progress(merit) == complete(before(3))
+    assert diary.progress(target) == complete(before(1))
+
+
+def test_at_most_nothing(diary: Diary) -> None:
+    item = diary.item()
+    merit = diary.merit(Part(item, 0, at_most=True), days=2)
+    diary.record(item, before(2), 0)
+    diary.record(item, before(1), Decimal("0.01"))
+    assert diary.progress(merit) == NOTHING
+    diary.record(item, before(3), 0)
+    assert diary.progress(merit) == complete(before(2), now=False)
+
+
+def test_exactly_at_most_and_a_hundredth_more(diary: Diary) -> None:
+    item = diary.item()
+    exactly = diary.merit(Part(item, Decimal("2.50"), at_most=True), days=1)
+    less = diary.merit(Part(item, Decimal("2.49"), at_most=True), days=1)
+    diary.record(item, before(1), Decimal("2.50"))
+    assert diary.progress(exactly) == complete(before(1))
+    assert diary.progress(less) == NOTHING
+
+
+def test_at_most_needs_a_whole_window_since_the_merit_began(diary: Diary) -> None:
+    item = diary.item()
+    merit = diary.merit(Part(item, 9, at_most=True), days=3, start=before(2))
+    for days in range(1, 8):
+        diary.record(item, before(days), 1)
+    assert diary.progress(merit) == Progress(66, False, None)
+
+
+def test_at_most_of_a_scale_value_counts_every_recorded_day(diary: Diary) -> None:
+    item = diary.item(scale=True)
+    good, bad = diary.values(2)
+    merit = diary.merit(Part(item, 1, bad, at_most=True), days=3)
+    for days, value in ((1, good), (2, bad), (3, good)):
+        diary.record(item, before(days), value=value)
+    assert diary.progress(merit) == complete(before(1))
+
+
+def test_at_most_of_an_item_counts_a_day_that_was_recorded_below_it(diary: Diary) -> None:
+    top = diary.item()
+    child = diary.item(top)
+    merit = diary.merit(Part(top, 4, at_most=True), days=2)
+    diary.record(top, before(2), 1)
+    diary.record(child, before(2), 1)
+    diary.record(child, before(1), 2)
+    assert diary.progress(merit) == complete(before(1))
+
+
+def test_at_most_of_a_target_is_judged_after_its_end(diary: Diary) -> None:
+    item = diary.item()
+    target = diary.target(Part(item, 9, at_most=True), start=before(1), end=TODAY)
+    diary.record(item, before(1), 1)
+    diary.record(item, TODAY, 1)
+    assert diary.progress(target) == Progress(50, False, None)
+    diary.reconcile(NOW + dt.timedelta(days=1))
+    assert diary.shown(target) == complete(TODAY)
+
+
+def test_at_most_for_ever_is_never_judged(diary: Diary) -> None:
+    item = diary.item()
+    merit = diary.merit(Part(item, 9, at_most=True))
+    diary.record(item, before(1), 0)
+    assert diary.progress(merit) == NOTHING
+
+
+def test_at_least_and_at_most_in_the_same_window_that_is_over(diary: Diary) -> None:
+    good, bad = diary.item(), diary.item()
+    merit = diary.merit(Part(good, 2), Part(bad, 1, at_most=True), days=2)
+    diary.record(good, before(1), 1)
+    for days in range(3):
+        diary.record(bad, before(days), 0)
+    diary.record(good, TODAY, 1)
+    assert diary.progress(merit) == Progress(75, False, None), "the window of today is not over"
+    diary.record(good, before(2), 1)
+    assert diary.progress(merit) == complete(before(1))
+
+
+def test_at_least_or_at_most(diary: Diary) -> None:
+    good, bad = diary.item(), diary.item()
+    merit = diary.merit(Part(good, 2), Part(bad, 0, at_most=True), logic="OR", days=2)
+    diary.record(good, TODAY, 2)
+    assert diary.progress(merit) == complete(TODAY)
+
+
+def test_an_edit_above_the_limit_after_completion_clears_nothing(diary: Diary) -> None:
+    item = diary.item()
+    merit = diary.merit(Part(item, 1, at_most=True), days=1)
+    diary.record(item, before(1), 1)
+    diary.progress(merit)
+    diary.record(item, before(1), 5)
+    assert diary.progress(merit) == complete(before(1), now=False)
+
+
 # --- items above and below
 
 
@@ -431,12 +550,12 @@ def test_a_second_entry_on_the_same_day_replaces_the_first(diary: Diary) -> None
 
 def test_a_target_that_is_edited_after_its_completion(diary: Diary) -> None:
     item = diary.item()
-    target = diary.target(Part(item, 3), start=before(20), end=before(10))
+    target = diary.target(Part(item, 3), start=before(20), end=TODAY)
     diary.record(item, before(15), 3)
     assert diary.progress(target) == complete(before(15))
     diary.change(target, start_date=before(14))
     assert diary.progress(target) == complete(before(15), now=False)
-    diary.change(target, start_date=before(20), end_date=TODAY)
+    diary.change(target, start_date=before(20), end_date=before(1))
     assert diary.progress(target) == complete(before(15))
 
 
@@ -450,6 +569,73 @@ def test_a_deleted_goal_keeps_what_it_showed_and_catches_up_when_restored(diary:
     assert diary.progress(merit) == Progress(50, False, None)
     diary.change(merit, deleted_at=None)
     assert diary.progress(merit) == complete(TODAY)
+
+
+# --- the end of a target
+
+
+def frozen(diary: Diary, target: tuple[str, int]) -> bool:
+    return bool(
+        diary.connection.scalar(
+            text("SELECT frozen_at IS NOT NULL FROM targets WHERE target_id = :id"), {"id": target[1]}
+        )
+    )
+
+
+def test_a_target_is_live_for_two_days_after_its_end_and_then_freezes(diary: Diary) -> None:
+    item = diary.item()
+    target = diary.target(Part(item, 4), start=before(10), end=TODAY)
+    diary.record(item, before(3), 1)
+    two_days_later = NOW + dt.timedelta(days=2)
+    assert diary.progress(target, two_days_later) == Progress(25, False, None)
+    assert not frozen(diary, target)
+    diary.record(item, before(2), 1)
+    diary.refresh(two_days_later + dt.timedelta(hours=12))
+    assert frozen(diary, target), "the third day has begun; what was recorded until then counts"
+    assert diary.shown(target) == Progress(50, False, None)
+    diary.record(item, before(1), 2)
+    assert diary.progress(target, NOW + dt.timedelta(days=3)) == Progress(50, False, None)
+
+
+def test_a_target_freezes_without_a_mark(diary: Diary) -> None:
+    target = diary.target(Part(diary.item(), 4), start=before(10), end=TODAY)
+    diary.refresh()
+    assert not frozen(diary, target)
+    diary.refresh(NOW + dt.timedelta(days=3))
+    assert frozen(diary, target)
+
+
+def test_the_days_after_the_end_are_the_persons_own(diary: Diary) -> None:
+    """At noon in UTC the third day after has begun in Kiritimati, and not yet in Pago Pago."""
+    diary.change_zone("Pacific/Pago_Pago")
+    target = diary.target(Part(diary.item(), 4), start=before(10), end=before(2))
+    diary.refresh()
+    assert not frozen(diary, target)
+    diary.change_zone("Pacific/Kiritimati")
+    diary.refresh()
+    assert frozen(diary, target)
+
+
+def test_many_targets_whose_time_is_up_freeze_in_bounded_batches(diary: Diary) -> None:
+    targets = [diary.target(start=before(10), end=before(5)) for _ in range(5)]
+    diary.run("DELETE FROM jobs.progress_marks")
+    with session_on(diary.connection) as session:
+        report = jobs.refresh(session, now=NOW, limit=2)
+    assert (report.marks, report.goals) == (0, 2)
+    assert sum(frozen(diary, target) for target in targets) == 2
+    follow_up = "SELECT count(*) FROM jobs.jobs WHERE name = 'progress.refresh'"
+    assert diary.connection.scalar(text(follow_up)) == 1
+
+
+def test_a_new_end_lets_a_frozen_target_go_on(diary: Diary) -> None:
+    item = diary.item()
+    target = diary.target(Part(item, 4), start=before(10), end=before(5))
+    diary.refresh()
+    assert frozen(diary, target)
+    diary.record(item, before(4), 2)
+    diary.change(target, end_date=before(-5))
+    assert diary.progress(target) == Progress(50, False, None)
+    assert not frozen(diary, target)
 
 
 # --- days and zones
@@ -721,17 +907,14 @@ def test_a_person_is_deleted_in_mid_run(kept: Engine, first: str) -> None:
         other.commit()
     with kept.begin() as connection:
         refresh_all(connection)
-        assert reconcile(connection) == jobs.Report(0, 0, 0, 0, 0)
+        assert reconcile(connection).goals == 0
         assert connection.scalar(text("SELECT count(*) FROM merits")) == 0
 
 
-def test_reconcile_repairs_what_was_changed_behind_its_back(diary: Diary) -> None:
+def test_an_archived_item_counts_on(diary: Diary) -> None:
     item = diary.item()
-    merit = diary.merit(Part(item, 2))
-    diary.record(item, TODAY, 1)
-    diary.progress(merit)
-    diary.change(merit, percent=7)
-    diary.run("DELETE FROM jobs.progress_marks")
-    with session_on(diary.connection) as session:
-        assert jobs.reconcile(session, now=NOW) == jobs.Report(0, 1, 1, 0, 0)
-    assert diary.shown(merit) == Progress(50, False, None)
+    merit = diary.merit(Part(item, 4))
+    diary.record(item, before(1), 2)
+    diary.run("UPDATE deed_items SET is_active = false WHERE deed_item_id = :i", i=item)
+    diary.record(item, TODAY, 2)
+    assert diary.progress(merit) == complete(TODAY)

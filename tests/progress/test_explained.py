@@ -12,7 +12,8 @@ from hypothesis import given
 from sqlalchemy import Connection
 
 from kitaab_jobs.errors import KitaabError, UsageError
-from kitaab_jobs.progress import reading, shown
+from kitaab_jobs.progress import shown
+from kitaab_jobs.progress.queries import reading
 from tests.progress.diary import NOW, TODAY, Diary, Goal, Part, before, session_on
 from tests.progress.test_oracle_agrees import EXAMPLES, Play, Script, bounded, in_a_world, scripts
 
@@ -155,6 +156,7 @@ def test_it_says_what_the_goal_shows(connection: Connection, script: Script) -> 
     """Of what its items hold in their windows, percent and satisfaction follow; they are those that are stored."""
 
     def play(world: Play) -> None:
+        world.check(1000)
         for limit, happenings in script.rounds:
             for edit in happenings:
                 getattr(world, edit.kind)(edit)

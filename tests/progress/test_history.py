@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, text
 
 from kitaab_jobs import contract
-from kitaab_jobs.progress import history, jobs, rules
+from kitaab_jobs.progress import jobs, rules
+from kitaab_jobs.progress.queries import history
 from kitaab_jobs.testing import assert_enqueued, assert_not_enqueued
 from tests.progress.diary import NOW, TODAY, Diary, Goal, Part, before, make_years, session_on
 from tests.progress.workers import workers

@@ -30,9 +30,9 @@ from tests.progress.diary import (
 )
 from tests.progress.workers import PATIENCE, refresh_once, workers
 
-# The statements of a refresh, at least: it takes marks, finds goals, and for merits and then for targets locks
-# them, sets joins, computes and writes the history.
-STEPS = 10
+# The statements of a refresh, at least: it takes marks, finds goals and targets whose time is up, and for merits and then
+# for targets locks them, sets joins, computes and writes the history.
+STEPS = 11
 
 
 def marked_items(engine: Engine, number: int) -> list[tuple[int, Goal]]:
@@ -305,11 +305,12 @@ def test_reconcile_does_not_stand_in_the_way_of_a_refresh(kept: Engine) -> None:
         connection.execute(text("UPDATE entries SET count_value = 2"))
     with workers(kept) as (nightly, worker):
 
-        def look(connection: Connection) -> jobs.Report:
+        def look(connection: Connection) -> jobs.Reconciled:
             connection.begin()
             return reconcile(connection)
 
-        assert nightly.do(look) == jobs.Report(0, 2, 0, 0, 0)
+        report = nightly.do(look)
+        assert (report.goals, report.changed) == (2, 0)
         assert worker.refresh().marks == 2
         worker.commit()
         nightly.commit()
@@ -323,7 +324,7 @@ def test_the_workers_role_may_do_all_of_it(kept: Engine, engine_as: Callable[[st
     with kept.begin() as connection:
         diary = Diary(connection)
         item = diary.item()
-        diary.target(Part(item, 1), start=TODAY, end=TODAY)
+        diary.target(Part(item, 1), start=TODAY, end=dt.date(2100, 1, 1))
         diary.record(item, TODAY, 1)
     worker = engine_as("kitaab_worker")
     first = run_as_job(worker, contract.PROGRESS_REFRESH, {"limit": 1})

@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 
 from kitaab_jobs import contract
 from kitaab_jobs.client import enqueue
-from kitaab_jobs.progress import notices as outbox_rows
+from kitaab_jobs.progress.queries import notices as outbox_rows
 from kitaab_jobs.testing import assert_enqueued, assert_not_enqueued, enqueued, run_jobs
 from tests.progress.diary import NOW, TODAY, Diary, Goal, Part, before, reconcile, refresh_all, session_on
 from tests.progress.workers import PATIENCE, Worker, refresh_once, workers

@@ -33,6 +33,8 @@ LENGTHS = [None, None, 1, 2, 3, 7, 30, 2_147_483_647]
 AMOUNTS = [Decimal(a) for a in ("0", "0.01", "0.33", "1", "1", "2", "2.5", "3", "6.99", "99999999.99")]
 GOALS = [Decimal(g) for g in ("0.01", "1", "1", "2", "3", "3", "5", "6", "7", "10", "99999999.99")]
 
+MOST = [Decimal(g) for g in ("0", "0", "1", "2", "5", "99999999.99")]
+
 picks = st.integers(0, 999)
 days = st.integers(-24, 3)
 
@@ -61,7 +63,7 @@ class Script(NamedTuple):
 
 KINDS = [
     "record", "record", "record", "erase", "move_entry", "move_entry", "reparent", "reparent",
-    "change_part", "add_part", "remove_part", "change_length", "change_start", "change_logic",
+    "change_part", "turn_part", "add_part", "remove_part", "change_length", "change_start", "change_logic",
     "retire", "retire", "delete_item",
 ]  # fmt: skip
 
@@ -145,8 +147,10 @@ class Play:
             return
         item = chosen(list(items), item_pick)
         chosen_value = chosen(self.values[items[item].deed], value) if items[item].scale else None
-        part = oracle.Part(item, chosen(GOALS, goal), chosen_value)
-        id = self.diaries[made.person].add_part(key, Part(part.item, part.goal, part.value))
+        part = oracle.Part(item, chosen(GOALS, goal), chosen_value, at_most=goal % 3 == 0)
+        if part.at_most:
+            part.goal = chosen(MOST, goal)
+        id = self.diaries[made.person].add_part(key, Part(part.item, part.goal, part.value, part.at_most))
         made.parts[id] = part
 
     def depth(self, item: int) -> int:
@@ -215,6 +219,14 @@ class Play:
             goal.parts[part].goal = chosen(GOALS, edit.c)
             self.any_diary.change_part(key[0], part, goal.parts[part].goal)
 
+    def turn_part(self, edit: Edit) -> None:
+        if found := self.part_of(edit):
+            key, goal, id = found
+            part = goal.parts[id]
+            if part.goal:
+                part.at_most = not part.at_most
+                self.any_diary.turn_part(key[0], id, at_most=part.at_most)
+
     def remove_part(self, edit: Edit) -> None:
         if found := self.part_of(edit):
             key, goal, part = found
@@ -228,7 +240,9 @@ class Play:
         key = chosen(list(self.world.goals), edit.a)
         goal = self.world.goals[key]
         if goal.end is not None:
-            goal.end = goal.start + dt.timedelta(days=edit.b % 20)
+            end = goal.start + dt.timedelta(days=edit.b % 20)
+            goal.frozen = goal.frozen and end == goal.end
+            goal.end = end
             self.any_diary.change(key, end_date=goal.end)
         else:
             goal.days = chosen(LENGTHS, edit.b)

@@ -1,0 +1,172 @@
+"""Storing what goals show, and comparing what is stored with the entries."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from kitaab_jobs.progress.queries.state import STORED, plain_joins, state, statement, values
+
+KINDS = ("merit", "target")
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A goal whose stored progress was changed."""
+
+    kind: str
+    id: int
+    completed_now: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A goal that shows something else than its entries say, and what can be seen of why.
+
+    `is_marked`: a mark for it waits. `as_of`: the day that it was computed for; `today`: the person's today.
+    `was_right`: what it shows is right for `as_of`. `is_dated_ahead`: entries were dated after `as_of`.
+    """
+
+    kind: str
+    id: int
+    is_marked: bool
+    as_of: dt.date | None
+    today: dt.date
+    was_right: bool
+    is_dated_ahead: bool
+
+
+# Locked in the order of their ids, before the entries are read: two workers at one goal take turns, and
+# the second one reads what the first one's marks had brought.
+_LOCK = {
+    kind: text(f"SELECT FROM {kind}s WHERE {kind}_id = ANY (:ids) ORDER BY {kind}_id FOR NO KEY UPDATE")
+    for kind in KINDS
+}
+
+_COUNT = {
+    "merit": text("SELECT count(*) FROM merits WHERE is_active AND deleted_at IS NULL"),
+    "target": text(
+        "SELECT count(*) FROM targets WHERE is_active AND frozen_at IS NULL AND deleted_at IS NULL"
+    ),
+}
+
+# A target freezes when its end is more than two of the person's days ago. The index finds those of which
+# that is so somewhere on earth.
+_OVERDUE = statement(
+    """
+    WITH local AS (SELECT timezone, day FROM unnest(:zones, :days) AS t (timezone, day))
+    SELECT t.target_id
+    FROM targets AS t
+    JOIN users AS u USING (user_id)
+    LEFT JOIN local ON local.timezone = u.timezone
+    WHERE t.is_active AND t.frozen_at IS NULL AND t.deleted_at IS NULL
+      AND t.end_date < (SELECT max(day) FROM local) - 2 AND t.end_date < coalesce(local.day, :utc) - 2
+    ORDER BY t.end_date LIMIT :limit
+    """
+)
+
+# completed_at is set once and never cleared; a goal that was complete stays at 100. The day is stored even
+# where nothing else has changed: reconcile compares with that day's state. {frozen} is for targets only.
+_WRITE = """
+    UPDATE {kind}s AS g SET
+        is_satisfied = state.is_satisfied,
+        percent = state.percent,
+        completed_on = state.completed_on,
+        completed_at = CASE WHEN state.completes THEN :now ELSE g.completed_at END,
+        as_of = state.today{frozen}
+    FROM state
+    WHERE g.{kind}_id = state.id AND g.{kind}_id = ANY (:ids)
+      AND (state.differs OR g.as_of IS DISTINCT FROM state.today{or_freezes})
+    RETURNING state.id, state.completes, state.differs
+"""
+_FROZEN = ",\n        frozen_at = CASE WHEN state.end_date < state.today - 2 THEN :now END"
+_OR_FREEZES = " OR state.end_date < state.today - 2"
+
+# One statement, so one snapshot: a mark that is not seen here was not there when the goal was wrong.
+_DIFFERENT = """
+    , differs AS MATERIALIZED (SELECT * FROM state WHERE differs),
+    below AS (
+        SELECT tree.root, tree.deed_item_id FROM tree
+        WHERE root IN (SELECT deed_item_id FROM part WHERE goal_id IN (SELECT id FROM differs))
+    ),
+    marked AS (
+        SELECT subject_id AS id FROM jobs.progress_marks WHERE kind = '{kind}'
+        UNION
+        SELECT part.goal_id FROM part JOIN below ON below.root = part.deed_item_id
+        WHERE below.deed_item_id IN (SELECT subject_id FROM jobs.progress_marks WHERE kind = 'item')
+    ),
+    ahead AS (
+        SELECT d.id
+        FROM differs AS d
+        JOIN part ON part.goal_id = d.id
+        JOIN entry ON entry.root = part.deed_item_id AND entry.day > d.was_as_of AND entry.day <= d.today
+    )
+    SELECT d.id, d.id IN (SELECT id FROM marked) AS is_marked, d.was_as_of AS as_of, d.today,
+           d.id IN (SELECT id FROM ahead) AS is_dated_ahead
+    FROM differs AS d
+"""
+
+_WAS_RIGHT = "SELECT id FROM state WHERE NOT differs"
+
+
+def _write(kind: str) -> str:
+    freezes = kind == "target"
+    return state(kind) + _WRITE.format(
+        kind=kind, frozen=_FROZEN if freezes else "", or_freezes=_OR_FREEZES if freezes else ""
+    )
+
+
+COMPUTE = {kind: statement(_write(kind)) for kind in KINDS}
+_COMPARE = {kind: statement(state(kind) + _DIFFERENT.format(kind=kind)) for kind in KINDS}
+_AS_IT_WAS = {kind: statement(state(kind, STORED) + _WAS_RIGHT) for kind in KINDS}
+
+
+def goal_count(session: Session, kind: str) -> int:
+    """Return how many merits or targets are live."""
+    return int(session.scalar(_COUNT[kind]) or 0)
+
+
+def overdue(session: Session, days: Mapping[str, dt.date], limit: int) -> list[int]:
+    """Return up to `limit` targets that are to be computed a last time, because they have been over for long."""
+    return list(session.scalars(_OVERDUE, {**values(days), "limit": limit}))
+
+
+def compute(
+    session: Session, kind: str, ids: Collection[int], days: Mapping[str, dt.date], now: dt.datetime
+) -> list[Changed]:
+    """Compute these merits or targets from the entries, store the result, and return what changed.
+
+    `days` holds today's date in each zone; where a person's zone is not among them, UTC's counts.
+    """
+    session.execute(_LOCK[kind], {"ids": sorted(ids)})
+    plain_joins(session)
+    rows = session.execute(COMPUTE[kind], {**values(days, ids), "now": now})
+    return [Changed(kind, row.id, row.completes) for row in rows if row.differs]
+
+
+def differences(
+    session: Session, kind: str, ids: Collection[int], days: Mapping[str, dt.date]
+) -> list[Difference]:
+    """Return those of these merits or targets whose stored progress is not what the entries say.
+
+    Locks nothing, so what it returns may be about to be computed by somebody else.
+    """
+    plain_joins(session)
+    found = session.execute(_COMPARE[kind], values(days, ids)).all()
+    unmarked = {row.id for row in found if not row.is_marked and row.as_of is not None}
+    right: set[int] = set()
+    if unmarked:
+        right = set(session.scalars(_AS_IT_WAS[kind], values(days, unmarked)))
+    marked = {row.id for row in found if row.is_marked}
+    if wrong := unmarked - right:
+        # What has come between the two statements has left its mark, or been computed already.
+        again = session.execute(_COMPARE[kind], values(days, wrong))
+        marked |= wrong - {row.id for row in again if not row.is_marked}
+    return [
+        Difference(kind, row.id, row.id in marked, row.as_of, row.today, row.id in right, row.is_dated_ahead)
+        for row in found
+    ]
