@@ -112,15 +112,18 @@ class Queue:
     max_running: int | None = None
 
 
+# Spaced as PostgreSQL spaces jsonb, so that both sides count the same bytes.
+_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+
+
 def encode(args: Mapping[str, Any]) -> str:
     """Return arguments as the JSON that the ledger stores; raise `BadPayload` where it cannot store them."""
     try:
-        # Spaced as PostgreSQL spaces jsonb, so that both sides count the same bytes.
-        encoded = json.dumps(args, ensure_ascii=False, allow_nan=False)
+        encoded = _JSON.encode(args)
         size = len(encoded.encode())
     except ValueError as error:  # not a number, or half of a surrogate pair
         raise BadPayload(f"the arguments are not JSON: {error}") from None
-    if "\\u0000" in encoded.replace("\\\\", ""):
+    if "\\u0000" in encoded and "\\u0000" in encoded.replace("\\\\", ""):
         raise BadPayload("the arguments contain a NUL character, which PostgreSQL cannot store")
     if size > MAX_PAYLOAD_BYTES:
         raise BadPayload(

@@ -75,6 +75,7 @@ class Relay:
         self._put_off = False
         self._seconds: dict[str, float] = {}
         self._sent: dict[str, int] = {}
+        self._waiting: dict[str, int] = {}
         self._held = False
         self._limited = True
 
@@ -129,6 +130,7 @@ class Relay:
         for queue in rooms:
             if count := sum(message.queue == queue for message in messages):
                 self._sent[queue] = count
+                self._waiting[queue] += count
         return moved > 0 or len(ready) >= BATCH
 
     def _promote_when_due(self, connection: Connection) -> int:
@@ -159,8 +161,10 @@ class Relay:
 
     def _rooms(self) -> dict[str, int]:
         """Return how many rows may go out in each queue; queues where enough messages wait are left out."""
-        waiting = self._messages(QUEUES)
-        full = {q for q in QUEUES if waiting[q] > max(FEW_MESSAGES, self._sent.get(q, 0) // 2)}
+        # A queue is asked only where what was sent since it was last asked may have filled it.
+        unsure = [queue for queue in QUEUES if self._waiting.get(queue, FEW_MESSAGES + 1) > FEW_MESSAGES]
+        self._waiting |= self._messages(unsure)
+        full = {q for q in QUEUES if self._waiting[q] > max(FEW_MESSAGES, self._sent.get(q, 0) // 2)}
         self._held = bool(full)
         return {queue: BATCH for queue in QUEUES if queue not in full}
 

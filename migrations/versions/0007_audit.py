@@ -129,7 +129,7 @@ KEPT = (
     ("target_items", "target_item_id, target_id"),
 )
 
-COMPUTED = "updated_at,percent,is_satisfied"
+COMPUTED = "updated_at,percent,is_satisfied,as_of"
 
 # table, key column, masked, not worth a row alone
 AUDITED = (

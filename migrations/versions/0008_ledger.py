@@ -114,18 +114,16 @@ $$;
 CREATE TRIGGER jobs_announce AFTER INSERT ON jobs.jobs FOR EACH STATEMENT EXECUTE FUNCTION jobs.announce()
 """
 
-# Ids grow with time (the layout of UUID version 7: 48 bits of milliseconds, then random), so the
-# primary key's index is written at its end and not all over.
+# Ids grow with time (the layout of UUID version 7: 48 bits of milliseconds, twelve of a fraction, then random), so that
+# the primary key's index is written at its end, and jobs of one transaction run in the order in which they were enqueued.
+# One expression, so that it is inlined.
 NEW_ID = """
 CREATE FUNCTION jobs.new_id() RETURNS uuid
 LANGUAGE sql VOLATILE PARALLEL SAFE
-RETURN encode(
-    set_bit(set_bit(
-        overlay(uuid_send(gen_random_uuid())
-                PLACING substring(int8send((extract(epoch FROM clock_timestamp()) * 1000)::bigint) FROM 3)
-                FROM 1 FOR 6),
-        52, 1), 53, 1),
-    'hex')::uuid
+RETURN (
+    overlay(lpad(to_hex((extract(epoch FROM clock_timestamp()) * 4096000)::bigint), 15, '0') PLACING '7' FROM 13 FOR 0)
+    || substr(gen_random_uuid()::text, 20)
+)::uuid
 """
 
 # The one way in, for SQL and for every client: the job exists if and only if the caller commits.

@@ -223,7 +223,7 @@ def test_a_server_out_of_reach(command: Command, no_server: None, monkeypatch: p
         (
             "kitaab_worker",
             "SELECT 1",
-            "permission denied for table users: set KITAAB_ADMIN_URL to the owner of the tables",
+            "permission denied for table deeds: set KITAAB_ADMIN_URL to the owner of the tables",
         ),
         (
             "kitaab_admin",

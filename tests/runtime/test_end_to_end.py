@@ -21,6 +21,7 @@ from kitaab_jobs.db.engines import libpq_url
 from kitaab_jobs.devstack.redis import EmbeddedRedis
 from kitaab_jobs.runtime.job import job_id
 from kitaab_jobs.runtime.messages import MANY
+from kitaab_jobs.runtime.relay import FEW_MESSAGES
 from kitaab_jobs.settings import VERSION
 from tests.conftest import engine_for
 from tests.devstack.observe import is_gone, wait_for
@@ -141,7 +142,7 @@ class TestKilled:
 class TestRedis:
     def test_is_wiped(self, platform: Platform) -> None:
         platform.worker.kill()
-        notes = [platform.add() for _ in range(5)]
+        notes = [platform.add() for _ in range(FEW_MESSAGES - 1)]  # with more, the relay holds back
         for note in notes:
             platform.wait_until(note, "published")
         flush(platform.redis)

@@ -152,7 +152,7 @@ class TestTheFiles:
     def test_is_neither_edited_nor_removed(self, connection: Connection) -> None:
         with pytest.raises(UsageError, match=r"a stands in beat_schedule\.py, and cannot be edited live"):
             schedules.edit(connection, "a", {"note": "x"}, now=NOW)
-        with pytest.raises(UsageError, match=r"cannot be removed live: change it there"):
+        with pytest.raises(UsageError, match=r"cannot be removed live: take its line out there"):
             schedules.remove(connection, "a", now=NOW)
         assert names(connection) == ["a"]
 
