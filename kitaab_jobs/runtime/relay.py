@@ -18,7 +18,7 @@ import psycopg
 from celery import Celery
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from kitaab_jobs.contract import JOBS, QUEUES
@@ -89,9 +89,10 @@ class Relay:
         hold = HOLD_SECONDS
         while not self._stop.is_set():
             try:
-                self._rescue_when_due()
-                self._learn_when_due()
+                # First what somebody has just enqueued and waits for; then the chores.
                 busy = self.publish()
+                busy |= self._rescue_when_due()
+                self._learn_when_due()
                 pause = self.poll_seconds
                 if busy:
                     hold = HOLD_SECONDS
@@ -117,9 +118,15 @@ class Relay:
 
     def publish(self) -> bool:
         """Publish one batch and tell whether there may be more that could go out now."""
+        ready = self._publish_ready()
+        moved = self._promote_when_due()
+        if moved:
+            ready += self._publish_ready()
+        return moved > 0 or ready >= BATCH
+
+    def _publish_ready(self) -> int:
         rooms = self._rooms()
         with self.engine.begin() as connection:
-            moved = self._promote_when_due(connection)
             ready = outbox.take(connection, rooms, QUEUES.values(), limited_kinds=self._limited)
             messages = fill(ready, JOBS, self._seconds)
             if messages:
@@ -131,15 +138,16 @@ class Relay:
             if count := sum(message.queue == queue for message in messages):
                 self._sent[queue] = count
                 self._waiting[queue] += count
-        return moved > 0 or len(ready) >= BATCH
+        return len(ready)
 
-    def _promote_when_due(self, connection: Connection) -> int:
+    def _promote_when_due(self) -> int:
         """Make ready what was scheduled for now, or waited for a group that has finished; a few times a second."""
         self._put_off = time.monotonic() - self._promoted_at < PROMOTE_SECONDS
         if self._put_off:
             return 0
         self._promoted_at = time.monotonic()
-        moved = outbox.promote(connection, BATCH) + outbox.release_groups(connection, BATCH)
+        with self.engine.begin() as connection:
+            moved = outbox.promote(connection, BATCH) + outbox.release_groups(connection, BATCH)
         if moved:
             self._promoted_at = 0.0  # there may be more
         return moved
@@ -202,11 +210,11 @@ class Relay:
                 pipeline.llen(queue)
             return dict(zip(queues, pipeline.execute(), strict=True))
 
-    def _rescue_when_due(self) -> None:
+    def _rescue_when_due(self) -> bool:
         if time.monotonic() - self._rescued_at < self.rescue_seconds:
-            return
+            return False
         self._rescued_at = time.monotonic()
-        self.rescue()
+        rescued = self.rescue()
         with self.engine.begin() as connection:
             ledger.touch(connection, self.name, "relay", VERSION)
             strangers = outbox.strangers(connection, QUEUES)
@@ -215,6 +223,7 @@ class Relay:
         for queue, jobs in strangers.items():
             reason = f"no queue is called {queue!r}: the queues are {', '.join(QUEUES)}"
             log.warning("jobs wait", action="jobs_wait", queue=queue, jobs=jobs, reason=reason)
+        return rescued > 0
 
     def _learn_when_due(self) -> None:
         if time.monotonic() - self._learned_at < LEARN_SECONDS:
