@@ -21,12 +21,10 @@ from kitaab_jobs.runtime import endings, fires, roster
 from kitaab_jobs.runtime.fires import Step
 from kitaab_jobs.runtime.policies import MOST_WAITING, Overlap, Verdict
 from kitaab_jobs.runtime.roster import COLUMNS, Entry
-from kitaab_jobs.runtime.timetable import Schedule
+from kitaab_jobs.runtime.timetable import FILE, Schedule
 
 # Fires of one backfill.
 MOST_BACKFILLED = 10_000
-
-FILE = "beat_schedule.py"
 
 _FIND = text(
     f"""
