@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Interval, bindparam, text
+from sqlalchemy import ARRAY, Connection, DateTime, Interval, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from kitaab_jobs.contract import encode
@@ -18,8 +18,9 @@ from kitaab_jobs.runtime.policies import CatchUp, Overlap, Plan, Policy
 from kitaab_jobs.runtime.timetable import Schedule
 from kitaab_jobs.timing import Dst, parse
 
-# Planned fires of one schedule that are recorded at once when they will not be fired any more.
-MOST_FORSAKEN = 1000
+# Planned fires of one schedule that are recorded at once when they will not be fired any more: of "every 3s", those of
+# three days without a beat.
+MOST_FORSAKEN = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +103,10 @@ _TURN = text("SELECT pg_advisory_xact_lock(:key)")
 _MISS = text(
     """
     INSERT INTO jobs.fires (schedule, fire_at, outcome, rule, reason, recorded_at)
-    VALUES (:schedule, :fire_at, 'missed', :rule, :reason, :now)
+    SELECT :schedule, p.fire_at, 'missed', :rule, :reason, :now FROM unnest(:fire_ats) AS p (fire_at)
     ON CONFLICT DO NOTHING
     """
-)
+).bindparams(bindparam("fire_ats", type_=ARRAY(DateTime(timezone=True))))
 
 _STOP_WAITING = text(
     """
@@ -127,7 +128,13 @@ _TAKE_BACK = text(
     """
 )
 
-_MOVE = text("UPDATE jobs.schedules SET next_fire_at = :next_fire_at WHERE name = :name")
+# Unless somebody has planned it anew, or fired it, since it was read.
+_MOVE = text(
+    """
+    UPDATE jobs.schedules SET next_fire_at = :next_fire_at
+    WHERE name = :name AND next_fire_at IS NOT DISTINCT FROM CAST(:was AS timestamptz)
+    """
+)
 _CLOCK = text("SELECT clock_timestamp()")
 
 
@@ -202,7 +209,7 @@ def is_planned_anew(fields: Iterable[str]) -> bool:
 
 def forsake(connection: Connection, found: Iterable[Entry], now: dt.datetime, rule: str, reason: str) -> None:
     """Record that what these (locked) schedules had planned up to now, and what waits, will not be fired."""
-    names, rows = [], []
+    names = []
     for entry in found:
         names.append(entry.name)
         if entry.next_fire_at is None or entry.next_fire_at > now:
@@ -211,9 +218,8 @@ def forsake(connection: Connection, found: Iterable[Entry], now: dt.datetime, ru
             later = entry.plan.fires(entry.next_fire_at, now, MOST_FORSAKEN)
         except KitaabError:
             later = []
-        rows += [{"schedule": entry.name, "fire_at": at} for at in (entry.next_fire_at, *later)]
-    if rows:
-        connection.execute(_MISS, [{**row, "rule": rule, "reason": reason, "now": now} for row in rows])
+        said = {"schedule": entry.name, "rule": rule, "reason": reason, "now": now}
+        connection.execute(_MISS, {**said, "fire_ats": [entry.next_fire_at, *later]})
     stop_waiting(connection, names, now, rule, reason, backfills=True)
 
 
@@ -300,7 +306,7 @@ def replan(connection: Connection, now: dt.datetime) -> list[str]:
         except KitaabError:
             continue
         if first is not None and (entry.next_fire_at is None or first < entry.next_fire_at):
-            found.append({"name": entry.name, "next_fire_at": first})
+            found.append({"name": entry.name, "next_fire_at": first, "was": entry.next_fire_at})
     if found:
         connection.execute(_MOVE, found)
     return [str(row["name"]) for row in found]

@@ -220,9 +220,13 @@ def resume(connection: Connection, name: str, *, now: dt.datetime) -> Entry:
     if entry.paused_at is None:
         raise UsageError(f"{name} is not paused", remedy="see 'kitaab-jobs schedules show'")
     endings.settle_of(connection, [name], now)
-    if entry.next_fire_at is not None and entry.next_fire_at <= now:
+    # As often as there is something to record: one look records a share.
+    while entry.next_fire_at is not None and entry.next_fire_at <= now:
+        before = entry.next_fire_at
         fires.fire(connection, fires.due(connection, now, only=[name]), now)
         entry = get(connection, name)
+        if entry.next_fire_at == before:
+            raise KitaabError(f"what {name} skipped cannot be recorded just now", remedy="try again")
     following = entry.next_fire_at or entry.plan.next_fire(now)
     connection.execute(_RESUME, {"name": name, "next_fire_at": following})
     return get(connection, name)

@@ -152,7 +152,7 @@ class TestTheFiles:
     def test_is_neither_edited_nor_removed(self, connection: Connection) -> None:
         with pytest.raises(UsageError, match=r"a stands in beat_schedule\.py, and cannot be edited live"):
             schedules.edit(connection, "a", {"note": "x"}, now=NOW)
-        with pytest.raises(UsageError, match=r"cannot be removed live: change it there"):
+        with pytest.raises(UsageError, match=r"cannot be removed live: take its line out there"):
             schedules.remove(connection, "a", now=NOW)
         assert names(connection) == ["a"]
 
@@ -175,6 +175,17 @@ class TestPause:
         assert reason(connection, "a", NOON + HOUR) == "paused by amira: holiday"
         tick(connection, "a", NOON + 3 * HOUR)
         assert fired_jobs(connection, "a") == [NOON + 3 * HOUR]
+
+    def test_is_not_caught_up_on_however_much_was_planned(
+        self, connection: Connection, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(fires, "MOST_FIRES", 10)
+        add_schedule(connection, "a", catch_up="all", overlap="allow")
+        schedules.pause(connection, "a", now=NOW - HOUR, by="amira", note="no beat ran either")
+        now = NOON + 30.5 * HOUR
+        assert schedules.resume(connection, "a", now=now).next_fire_at == NOON + 31 * HOUR
+        tick(connection, "a", now)
+        assert explained(connection, "a") == [(NOON + n * HOUR, "skipped", "paused") for n in range(31)]
 
     def test_what_waits_is_skipped_but_for_backfills(self, connection: Connection) -> None:
         add_schedule(connection, "a", overlap="queue")
