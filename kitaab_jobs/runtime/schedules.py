@@ -62,6 +62,8 @@ _RECORDED = text(
     "SELECT fire_at, outcome::text FROM jobs.fires WHERE schedule = :name AND fire_at BETWEEN :since AND :until"
 )
 
+_CREATED = text("SELECT created_at FROM jobs.schedules WHERE name = :name")
+
 _ACTIVE = text(
     """
     SELECT id, state::text FROM jobs.jobs
@@ -260,10 +262,14 @@ def run_now(connection: Connection, name: str, *, now: dt.datetime, by: str, bes
 
 @dataclass(frozen=True, slots=True)
 class Backfill:
-    """The planned fires of a range: those to run, and of the others what became of them already."""
+    """The planned fires of a range: those to run, and of the others what became of them already.
+
+    `unrecorded` are those to run of which there is no row, though the schedule was there: it was purged since.
+    """
 
     entry: Entry
     runs: list[dt.datetime]
+    unrecorded: list[dt.datetime]
     done: dict[dt.datetime, str]
     one_by_one: bool
 
@@ -300,18 +306,18 @@ def plan_backfill(
         )
     one_by_one = (overlap or entry.overlap) != "allow"
     values = {"name": name, "since": since, "until": until}
-    done = {
-        row.fire_at: row.outcome
-        for row in connection.execute(_RECORDED, values)
-        if row.outcome in ("fired", "backfilled")
-    }
+    recorded = {row.fire_at: row.outcome for row in connection.execute(_RECORDED, values)}
+    done = {at: outcome for at, outcome in recorded.items() if outcome in ("fired", "backfilled")}
     done |= {row["fire_at"]: "waiting" for row in waiting(connection, name)}
     # What is due just now is beat's to fire.
     if entry.next_fire_at is not None:
         done |= {at: "due" for at in planned if at >= entry.next_fire_at}
+    runs = [at for at in planned if at not in done]
+    created_at = connection.execute(_CREATED, {"name": name}).scalar_one()
     return Backfill(
         entry,
-        [at for at in planned if at not in done],
+        runs,
+        [at for at in runs if at not in recorded and at > created_at],
         {at: done[at] for at in planned if at in done},
         one_by_one,
     )

@@ -278,7 +278,13 @@ class TestBackfill:
     def test_a_plan_changes_nothing(self, connection: Connection) -> None:
         self.missed(connection)
         plan = schedules.plan_backfill(connection, "a", NOON, NOON + 3 * HOUR, now=NOON + 3.5 * HOUR)
-        assert (len(plan.runs), plan.one_by_one) == (3, True)
+        assert (len(plan.runs), plan.unrecorded, plan.one_by_one) == (3, [], True)
+        connection.execute(text("DELETE FROM jobs.fires WHERE fire_at = :at"), {"at": NOON})
+        plan = schedules.plan_backfill(connection, "a", NOON, NOON + 3 * HOUR, now=NOON + 3.5 * HOUR)
+        assert (len(plan.runs), plan.unrecorded) == (3, []), "the schedule was not there then"
+        connection.execute(text("UPDATE jobs.schedules SET created_at = :at"), {"at": NOON - HOUR})
+        plan = schedules.plan_backfill(connection, "a", NOON, NOON + 3 * HOUR, now=NOON + 3.5 * HOUR)
+        assert (len(plan.runs), plan.unrecorded) == (3, [NOON])
         assert waiting(connection, "a") == []
 
     @pytest.mark.parametrize(
