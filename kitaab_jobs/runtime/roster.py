@@ -120,9 +120,12 @@ _STOP_WAITING = text(
     """
 )
 
-# By a clock that was ahead: what is still to come was neither missed nor skipped.
+# By a clock that was ahead: what is still to come was neither missed nor skipped, and does not wait for a run either.
 _TAKE_BACK = text(
     """
+    WITH early AS (
+        DELETE FROM jobs.waiting_fires WHERE fire_at > :now
+    )
     DELETE FROM jobs.fires AS f USING jobs.schedules AS s
     WHERE f.schedule = s.name AND f.fire_at > :now AND f.outcome IN ('missed', 'skipped')
     """
@@ -293,8 +296,8 @@ def replan(connection: Connection, now: dt.datetime) -> list[str]:
     """Bring back next fires that are later than the first one after now, plan what was added by SQL without one, and
     return whose they were.
 
-    A clock that was wrong for a moment leaves them in the far future, and what lies between on record as missed, which
-    is taken back. What was fired by it stands in jobs.fires, so nothing is fired twice.
+    A clock that was wrong for a moment leaves them in the far future, and what lies between on record as missed or
+    waiting, which is taken back. What was fired by it stands in jobs.fires, so nothing is fired twice.
     """
     connection.execute(_TAKE_BACK, {"now": now})
     found = []

@@ -203,6 +203,16 @@ class TestReplan:
         assert fired_jobs(connection, "a") == [NOON + n * HOUR for n in range(4)]
         assert list(recorded(connection, "a").values()) == ["fired"] * 4
 
+    def test_what_waits_by_a_clock_that_was_ahead_is_planned_anew(self, connection: Connection) -> None:
+        add_schedule(connection, "a", overlap="queue", catch_up="all")
+        for n in range(4):
+            fires.fire_due(connection, NOON + n * HOUR)
+        assert waiting(connection, "a") == [NOON + n * HOUR for n in (1, 2, 3)]
+        assert roster.replan(connection, NOON + 1.5 * HOUR) == ["a"]
+        assert waiting(connection, "a") == [NOON + HOUR]
+        fires.fire_due(connection, NOON + 2 * HOUR)
+        assert waiting(connection, "a") == [NOON + HOUR, NOON + 2 * HOUR]
+
     def test_what_was_added_by_sql_is_planned(self, connection: Connection) -> None:
         add_schedule(connection, "a", next_fire_at=None)
         assert roster.replan(connection, NOW) == ["a"]
