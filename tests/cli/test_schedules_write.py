@@ -206,7 +206,7 @@ class TestEdit:
             (["--cron", "@daily UTC", "--zone", "Asia/Tokyo"], "error: '@daily UTC' names a zone, and --zone names"),
             (["--ends-at", "2020-01-01"], "error: a: '0 21 * * *' will not fire any more"),
             (["--job", "progress.refesh"], "error: no job is called 'progress.refesh': did you mean progress.refresh?"),
-            (["--job", "archive.purge_jobs", "--args", '{"x": 1}'], "error: nightly: archive.purge_jobs: x: Extra inputs"),
+            (["--job", "archive.purge_jobs", "--args", '{"x": 1}'], "error: a: archive.purge_jobs: x: Extra inputs"),
             (["--overlap", "x"], "error: a: overlap is 'x'"),
         ],
     )  # fmt: skip
