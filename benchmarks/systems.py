@@ -98,11 +98,16 @@ _QUIET = ("--loglevel", "WARNING")
 _TWO = ("worker", "--concurrency", "2")
 _REDBEAT = ("celery-redbeat", "celery[redis]", "psycopg[binary]")
 
+_SCHEDULED = ((*_TIMETABLE, *_TWO), (*_TIMETABLE, "beat"))
+
 # For these, the first process is the worker and the second the beat.
 SCHEDULERS: dict[str, System] = {
     system.name: system
     for system in (
-        System("ours", "this platform", "ours_timetable", ((*_TIMETABLE, *_TWO), (*_TIMETABLE, "beat"))),
+        System("ours", "this platform, one message for each job", "ours_timetable", _SCHEDULED, "one"),
+        System(
+            "batched", "this platform, at most 100 jobs in a message", "ours_timetable", _SCHEDULED, "batched"
+        ),
         System(
             "celery",
             "celery beat, its PersistentScheduler",

@@ -1,9 +1,13 @@
-"""This platform with the timetable of the benchmark. `tick DUE TIMES`: the median seconds of ticks, in this process."""
+"""This platform with the timetable of the benchmark: one message for each job or, `batched`, for up to 100.
+
+`tick DUE TIMES`: the median seconds of ticks, in this process.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 import sys
 import time
 from dataclasses import dataclass
@@ -30,7 +34,8 @@ class Which(Payload):
     n: int
 
 
-FIRE = Job("bench.fire", "one small statement for a fire", Which)
+BATCH = 100 if os.environ.get("BENCH_VARIANT") == "batched" else 1
+FIRE = Job("bench.fire", "one small statement for a fire", Which, batch=BATCH)
 JOBS[FIRE.name] = FIRE
 app.conf.update(
     beat_scheduler=f"{__name__ if __name__ != '__main__' else 'benchmarks.peers.ours_timetable'}:Loaded"

@@ -109,6 +109,7 @@ def backfill(
     """
     from kitaab_jobs.db.engines import primary
     from kitaab_jobs.runtime import roster, schedules
+    from kitaab_jobs.settings import settings
 
     way = _way(overlap)
     engine = primary("kitaab-jobs cli")
@@ -118,6 +119,7 @@ def backfill(
         now = roster.clock(connection)
         plan = schedules.plan_backfill(connection, name, start, end, now=now, overlap=way)
     _say(plan, start, end)
+    _say_forgotten(plan, settings().keep_fires_days)
     if dry_run or not plan.runs:
         return
     if not yes and not confirmed(f"run {count_of(plan.runs)} of {name}?"):
@@ -186,6 +188,15 @@ def _say(plan: Backfill, start: dt.datetime, end: dt.datetime) -> None:
         typer.echo(f"  1 to run: {_minute(plan.runs[0])}")
     else:
         typer.echo("  nothing to run")
+
+
+def _say_forgotten(plan: Backfill, days: int) -> None:
+    """Print how many of the runs may be second ones, since the rows that would say so are gone."""
+    if plan.unrecorded:
+        typer.echo(
+            f"  {len(plan.unrecorded):,} without a row, which is kept for {days} days (KITAAB_KEEP_FIRES_DAYS):"
+            " what was run then runs again"
+        )
 
 
 def _minute(moment: dt.datetime) -> str:

@@ -22,7 +22,6 @@ _SHOWN = 5
 # In edit, this takes away what may be absent.
 NONE = "none"
 _ABSENT = ("window", "overlap", "jitter", "starts_at", "ends_at")
-MOST_FAILURES = 1_000_000
 
 Args = Annotated[str | None, typer.Option("--args", help="Its job's arguments, a JSON object.")]
 CatchUp = Annotated[
@@ -174,6 +173,8 @@ def _said(*, args: str | None, pause_after_failures: str | None, **given: str | 
 
 
 def _number(text: str) -> int | None:
+    from kitaab_jobs.runtime.timetable import MOST_FAILURES
+
     if text == NONE:
         return None
     if not text.isascii() or not text.isdigit() or not 1 <= int(text[:12]) <= MOST_FAILURES:

@@ -46,7 +46,9 @@ def instant(text: str, option: str, zone: str | None = None) -> dt.datetime:
             return timing.to_utc(found.date(), found.time(), zone)
     except OverflowError:
         raise UsageError(f"{option} {text!r} is beyond the calendar", remedy="give a nearer time") from None
-    raise UsageError(f"{option} {text!r} has no offset", remedy=f"write {text}Z or {text}+05:00")
+    # A date alone takes no offset.
+    moment = found.isoformat(timespec="seconds" if found.second else "minutes")
+    raise UsageError(f"{option} {text!r} has no offset", remedy=f"write {moment}Z or {moment}+05:00")
 
 
 def day(text: str, option: str) -> dt.date:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Interval, bindparam, text
+from sqlalchemy import ARRAY, Connection, DateTime, Interval, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from kitaab_jobs.contract import encode
@@ -18,8 +18,9 @@ from kitaab_jobs.runtime.policies import CatchUp, Overlap, Plan, Policy
 from kitaab_jobs.runtime.timetable import Schedule
 from kitaab_jobs.timing import Dst, parse
 
-# Planned fires of one schedule that are recorded at once when they will not be fired any more.
-MOST_FORSAKEN = 1000
+# Planned fires of one schedule that are recorded at once when they will not be fired any more: of "every 3s", those of
+# three days without a beat.
+MOST_FORSAKEN = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +103,10 @@ _TURN = text("SELECT pg_advisory_xact_lock(:key)")
 _MISS = text(
     """
     INSERT INTO jobs.fires (schedule, fire_at, outcome, rule, reason, recorded_at)
-    VALUES (:schedule, :fire_at, 'missed', :rule, :reason, :now)
+    SELECT :schedule, p.fire_at, 'missed', :rule, :reason, :now FROM unnest(:fire_ats) AS p (fire_at)
     ON CONFLICT DO NOTHING
     """
-)
+).bindparams(bindparam("fire_ats", type_=ARRAY(DateTime(timezone=True))))
 
 _STOP_WAITING = text(
     """
@@ -119,15 +120,24 @@ _STOP_WAITING = text(
     """
 )
 
-# By a clock that was ahead: what is still to come was neither missed nor skipped.
+# By a clock that was ahead: what is still to come was neither missed nor skipped, and does not wait for a run either.
 _TAKE_BACK = text(
     """
+    WITH early AS (
+        DELETE FROM jobs.waiting_fires WHERE fire_at > :now
+    )
     DELETE FROM jobs.fires AS f USING jobs.schedules AS s
     WHERE f.schedule = s.name AND f.fire_at > :now AND f.outcome IN ('missed', 'skipped')
     """
 )
 
-_MOVE = text("UPDATE jobs.schedules SET next_fire_at = :next_fire_at WHERE name = :name")
+# Unless somebody has planned it anew, or fired it, since it was read.
+_MOVE = text(
+    """
+    UPDATE jobs.schedules SET next_fire_at = :next_fire_at
+    WHERE name = :name AND next_fire_at IS NOT DISTINCT FROM CAST(:was AS timestamptz)
+    """
+)
 _CLOCK = text("SELECT clock_timestamp()")
 
 
@@ -202,7 +212,7 @@ def is_planned_anew(fields: Iterable[str]) -> bool:
 
 def forsake(connection: Connection, found: Iterable[Entry], now: dt.datetime, rule: str, reason: str) -> None:
     """Record that what these (locked) schedules had planned up to now, and what waits, will not be fired."""
-    names, rows = [], []
+    names = []
     for entry in found:
         names.append(entry.name)
         if entry.next_fire_at is None or entry.next_fire_at > now:
@@ -211,9 +221,8 @@ def forsake(connection: Connection, found: Iterable[Entry], now: dt.datetime, ru
             later = entry.plan.fires(entry.next_fire_at, now, MOST_FORSAKEN)
         except KitaabError:
             later = []
-        rows += [{"schedule": entry.name, "fire_at": at} for at in (entry.next_fire_at, *later)]
-    if rows:
-        connection.execute(_MISS, [{**row, "rule": rule, "reason": reason, "now": now} for row in rows])
+        said = {"schedule": entry.name, "rule": rule, "reason": reason, "now": now}
+        connection.execute(_MISS, {**said, "fire_ats": [entry.next_fire_at, *later]})
     stop_waiting(connection, names, now, rule, reason, backfills=True)
 
 
@@ -287,8 +296,8 @@ def replan(connection: Connection, now: dt.datetime) -> list[str]:
     """Bring back next fires that are later than the first one after now, plan what was added by SQL without one, and
     return whose they were.
 
-    A clock that was wrong for a moment leaves them in the far future, and what lies between on record as missed, which
-    is taken back. What was fired by it stands in jobs.fires, so nothing is fired twice.
+    A clock that was wrong for a moment leaves them in the far future, and what lies between on record as missed or
+    waiting, which is taken back. What was fired by it stands in jobs.fires, so nothing is fired twice.
     """
     connection.execute(_TAKE_BACK, {"now": now})
     found = []
@@ -300,7 +309,7 @@ def replan(connection: Connection, now: dt.datetime) -> list[str]:
         except KitaabError:
             continue
         if first is not None and (entry.next_fire_at is None or first < entry.next_fire_at):
-            found.append({"name": entry.name, "next_fire_at": first})
+            found.append({"name": entry.name, "next_fire_at": first, "was": entry.next_fire_at})
     if found:
         connection.execute(_MOVE, found)
     return [str(row["name"]) for row in found]

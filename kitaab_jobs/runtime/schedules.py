@@ -21,12 +21,10 @@ from kitaab_jobs.runtime import endings, fires, roster
 from kitaab_jobs.runtime.fires import Step
 from kitaab_jobs.runtime.policies import MOST_WAITING, Overlap, Verdict
 from kitaab_jobs.runtime.roster import COLUMNS, Entry
-from kitaab_jobs.runtime.timetable import Schedule
+from kitaab_jobs.runtime.timetable import FILE, Schedule
 
 # Fires of one backfill.
 MOST_BACKFILLED = 10_000
-
-FILE = "beat_schedule.py"
 
 _FIND = text(
     f"""
@@ -63,6 +61,8 @@ _WAITING = text(
 _RECORDED = text(
     "SELECT fire_at, outcome::text FROM jobs.fires WHERE schedule = :name AND fire_at BETWEEN :since AND :until"
 )
+
+_CREATED = text("SELECT created_at FROM jobs.schedules WHERE name = :name")
 
 _ACTIVE = text(
     """
@@ -222,9 +222,13 @@ def resume(connection: Connection, name: str, *, now: dt.datetime) -> Entry:
     if entry.paused_at is None:
         raise UsageError(f"{name} is not paused", remedy="see 'kitaab-jobs schedules show'")
     endings.settle_of(connection, [name], now)
-    if entry.next_fire_at is not None and entry.next_fire_at <= now:
+    # As often as there is something to record: one look records a share.
+    while entry.next_fire_at is not None and entry.next_fire_at <= now:
+        before = entry.next_fire_at
         fires.fire(connection, fires.due(connection, now, only=[name]), now)
         entry = get(connection, name)
+        if entry.next_fire_at == before:
+            raise KitaabError(f"what {name} skipped cannot be recorded just now", remedy="try again")
     following = entry.next_fire_at or entry.plan.next_fire(now)
     connection.execute(_RESUME, {"name": name, "next_fire_at": following})
     return get(connection, name)
@@ -258,10 +262,14 @@ def run_now(connection: Connection, name: str, *, now: dt.datetime, by: str, bes
 
 @dataclass(frozen=True, slots=True)
 class Backfill:
-    """The planned fires of a range: those to run, and of the others what became of them already."""
+    """The planned fires of a range: those to run, and of the others what became of them already.
+
+    `unrecorded` are those to run of which there is no row, though the schedule was there: it was purged since.
+    """
 
     entry: Entry
     runs: list[dt.datetime]
+    unrecorded: list[dt.datetime]
     done: dict[dt.datetime, str]
     one_by_one: bool
 
@@ -298,18 +306,18 @@ def plan_backfill(
         )
     one_by_one = (overlap or entry.overlap) != "allow"
     values = {"name": name, "since": since, "until": until}
-    done = {
-        row.fire_at: row.outcome
-        for row in connection.execute(_RECORDED, values)
-        if row.outcome in ("fired", "backfilled")
-    }
+    recorded = {row.fire_at: row.outcome for row in connection.execute(_RECORDED, values)}
+    done = {at: outcome for at, outcome in recorded.items() if outcome in ("fired", "backfilled")}
     done |= {row["fire_at"]: "waiting" for row in waiting(connection, name)}
     # What is due just now is beat's to fire.
     if entry.next_fire_at is not None:
         done |= {at: "due" for at in planned if at >= entry.next_fire_at}
+    runs = [at for at in planned if at not in done]
+    created_at = connection.execute(_CREATED, {"name": name}).scalar_one()
     return Backfill(
         entry,
-        [at for at in planned if at not in done],
+        runs,
+        [at for at in runs if at not in recorded and at > created_at],
         {at: done[at] for at in planned if at in done},
         one_by_one,
     )

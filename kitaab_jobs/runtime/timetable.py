@@ -4,21 +4,43 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from kitaab_jobs.contract import Job, encode
-from kitaab_jobs.errors import BadPayload, NoSuchInstant, UsageError
+from kitaab_jobs.errors import BadPayload, KitaabError, NoSuchInstant, UsageError
 from kitaab_jobs.runtime.policies import CatchUp, Overlap, Plan, Policy
 from kitaab_jobs.timing import Cadence, Dst, parse, span, to_utc
 
 Span = str | dt.timedelta
 When = str | dt.datetime
 
+FILE = "beat_schedule.py"
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}")
+LONGEST_LINE = 255
 LONGEST_SPAN = dt.timedelta(days=3660)
 LONGEST_JITTER = dt.timedelta(hours=24)
+MOST_FAILURES = 1_000_000
+
+_TEXT = ((str,), "it is a text, in quotes")
+_SPAN = ((str, dt.timedelta, type(None)), "write it like '30s', '5m', '2h' or '7d'")
+_WHEN = ((str, dt.datetime, type(None)), "write it like '2026-12-01 09:00'")
+# What each field takes, and how that is written. `overlap` and the like are compared with the words that they take.
+_TAKES: dict[str, tuple[tuple[type, ...], str]] = {
+    "job": ((Job,), "it is one of kitaab_jobs.contract, such as contract.PROGRESS_REFRESH, without quotes"),
+    "cron": _TEXT,
+    "zone": _TEXT,
+    "args": ((Mapping,), 'write it like {"limit": 5000}'),
+    "catch_up_window": _SPAN,
+    "jitter": _SPAN,
+    "starts_at": _WHEN,
+    "ends_at": _WHEN,
+    "pause_after_failures": ((int, type(None)), "it is a number, without quotes"),
+    "note": _TEXT,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +76,32 @@ class Schedule:
     note: str = ""
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
             raise UsageError(
-                f"{self.name[:140]!r} is no name for a schedule",
+                f"{str(self.name)[:140]!r} is no name for a schedule",
                 remedy="use letters, digits and _ . : / -, at most 128, the first of them a letter or digit",
             )
-        _ = self.cadence
+        try:
+            self._check()
+        except UsageError as error:
+            if error.message.startswith(f"{self.name}: "):
+                raise
+            raise type(error)(f"{self.name}: {error.message}", remedy=error.remedy) from None
+
+    def _check(self) -> None:
+        for name, (kinds, remedy) in _TAKES.items():
+            given = getattr(self, name)
+            if isinstance(given, bool) or not isinstance(given, kinds):
+                raise self._refused(f"{name} is {given!r}", remedy)
+        if len(self.cadence.line) > LONGEST_LINE:
+            raise self._refused(
+                f"its line has {len(self.cadence.line)} characters",
+                f"at most {LONGEST_LINE}: write ranges and steps, such as 0-29 and */2",
+            )
         try:
             encode(self.args)
         except TypeError as error:
-            raise BadPayload(f"{self.name}: the arguments are not JSON: {error}") from None
+            raise BadPayload(f"the arguments are not JSON: {error}") from None
         self.job.parse(dict(self.args))
         self._one_of("catch_up", self.catch_up, get_args(CatchUp))
         self._one_of("overlap", self.policy.overlap, get_args(Overlap))
@@ -72,10 +110,8 @@ class Schedule:
                 "catch_up='skip' has no window", "leave it out, or catch up on 'latest' or 'all'"
             )
         self._check_jitter()
-        if self.pause_after_failures is not None and self.pause_after_failures < 1:
-            raise self._refused(f"pause_after_failures is {self.pause_after_failures}", "it is 1 or more")
-        if len(self.note) > 10_000 or "\0" in self.note:
-            raise self._refused("the note cannot be stored", "at most 10,000 characters, and no NUL")
+        self._check_failures()
+        self._check_note()
         self._check_bounds()
 
     @property
@@ -110,6 +146,16 @@ class Schedule:
                     f"jitter is {self.jitter!r}, and it fires {self.cron!r}",
                     "let it be shorter than the interval",
                 )
+
+    def _check_failures(self) -> None:
+        most = self.pause_after_failures
+        if most is not None and not 1 <= most <= MOST_FAILURES:
+            raise self._refused(f"pause_after_failures is {most}", f"it is 1 or more, to {MOST_FAILURES:,}")
+
+    def _check_note(self) -> None:
+        # Half of a surrogate pair is what Python makes of bytes that are no UTF-8.
+        if len(self.note) > 10_000 or any(c == "\0" or "\ud800" <= c <= "\udfff" for c in self.note):
+            raise self._refused("the note cannot be stored", "at most 10,000 characters of UTF-8, and no NUL")
 
     def _check_bounds(self) -> None:
         plan = self.plan
@@ -163,19 +209,35 @@ class Schedule:
 
 
 def timetable() -> list[Schedule]:
-    """Return the lines of beat_schedule.py; raise `UsageError` where two have one name."""
-    import beat_schedule
+    """Return the lines of beat_schedule.py; raise `UsageError` for whatever is wrong with it, and where."""
+    try:
+        import beat_schedule
 
-    return unique(beat_schedule.TIMETABLE)
+        return unique(beat_schedule.TIMETABLE)
+    except KitaabError:
+        raise
+    except Exception as error:
+        raise UsageError(
+            f"{_where(error)}: {error}", remedy="mend it, or go back to the one before"
+        ) from None
+
+
+def _where(error: Exception) -> str:
+    """Return which line of the file an error comes from, as far as it says."""
+    number = error.lineno if isinstance(error, SyntaxError) else None
+    for frame in traceback.extract_tb(error.__traceback__):
+        if frame.filename.endswith(FILE):
+            number = frame.lineno
+    return f"{FILE} cannot be read" if number is None else f"{FILE}, line {number}, cannot be read"
 
 
 def unique(lines: Iterable[Schedule]) -> list[Schedule]:
     """Return `lines`; raise `UsageError` where two have one name."""
     seen: dict[str, Schedule] = {}
     for line in lines:
+        if not isinstance(line, Schedule):
+            raise UsageError(f"{line!r} is no schedule", remedy=f"lines of {FILE} begin with Schedule(")
         if line.name in seen:
-            raise UsageError(
-                f"two schedules are called {line.name!r}", remedy="rename one in beat_schedule.py"
-            )
+            raise UsageError(f"two schedules are called {line.name!r}", remedy=f"rename one in {FILE}")
         seen[line.name] = line
     return list(seen.values())

@@ -122,7 +122,7 @@ class TestNext:
             (["0 9 * * *", "--dst", "summer"], "error: dst is 'summer': it takes 'cron' or 'literal'"),
             (["nightly", "--dst", "cron"], "error: nightly has its own rule at clock changes: leave --dst out"),
             (["0 9 * * *", "--after", "soon"], "error: --after 'soon' is not a time: write it like"),
-            (["0 9 * * *", "--after", "2026-11-23"], "error: --after '2026-11-23' has no offset: write"),
+            (["0 9 * * *", "--after", "2026-11-23"], "error: --after '2026-11-23' has no offset: write 2026-11-23T00:00Z or"),
             (["0 9 * * *", "--count", "0"], "Usage"),
             ([], "Usage"),
         ],

@@ -170,6 +170,14 @@ class TestBackfill:
         assert code == 0
         assert out.endswith("  1 fired already\n  2 waiting already\n  nothing to run\n")
 
+    def test_it_warns_of_what_may_have_been_run(self, command: Command, timetable: Engine) -> None:
+        put(timetable, "a", created_at=utc("2026-01-02T12:00"))
+        out = command("schedules", "backfill", "a", *RANGE, "--dry-run")[1]
+        assert out.splitlines()[1:] == [
+            "  3 to run, one after the other: 2026-01-01T21:00Z to 2026-01-03T21:00Z",
+            "  2 without a row, which is kept for 30 days (KITAAB_KEEP_FIRES_DAYS): what was run then runs again",
+        ]
+
     def test_all_at_once(self, command: Command, timetable: Engine) -> None:
         put(timetable, "a")
         code, out, _ = command("schedules", "backfill", "a", *RANGE, "--overlap", "allow", "--yes")

@@ -83,7 +83,7 @@ class TestAdd:
             ([f"{YEARLY} UTC", "--zone", "Asia/Tokyo"], "error: '0 21 1 1 * UTC' names a zone, and --zone names Asia/Tokyo"),
             ([YEARLY, "--dst", "x"], "error: dst is 'x': it takes"),
             ([YEARLY, "--args", "{"], "error: --args '{' is not JSON"),
-            ([YEARLY, "--args", '{"limi": 5}'], "error: progress.refresh: limi: Extra inputs are not permitted"),
+            ([YEARLY, "--args", '{"limi": 5}'], "error: nightly: progress.refresh: limi: Extra inputs are not permitted"),
             ([YEARLY, "--catch-up", "some"], "error: nightly: catch_up is 'some': it takes 'skip', 'latest', 'all'"),
             ([YEARLY, "--window", "soon"], "error: nightly: catch_up_window 'soon' is not a length of time: write"),
             ([YEARLY, "--window", "1h", "--catch-up", "skip"], "error: nightly: catch_up='skip' has no window"),
@@ -206,7 +206,7 @@ class TestEdit:
             (["--cron", "@daily UTC", "--zone", "Asia/Tokyo"], "error: '@daily UTC' names a zone, and --zone names"),
             (["--ends-at", "2020-01-01"], "error: a: '0 21 * * *' will not fire any more"),
             (["--job", "progress.refesh"], "error: no job is called 'progress.refesh': did you mean progress.refresh?"),
-            (["--job", "archive.purge_jobs", "--args", '{"x": 1}'], "error: archive.purge_jobs: x: Extra inputs"),
+            (["--job", "archive.purge_jobs", "--args", '{"x": 1}'], "error: a: archive.purge_jobs: x: Extra inputs"),
             (["--overlap", "x"], "error: a: overlap is 'x'"),
         ],
     )  # fmt: skip

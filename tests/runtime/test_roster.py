@@ -14,6 +14,7 @@ from kitaab_jobs.runtime import fires, roster, schedules
 from kitaab_jobs.runtime.timetable import Schedule
 from tests.runtime.test_fires import (
     HOUR,
+    MINUTE,
     NOON,
     add_schedule,
     explained,
@@ -79,6 +80,13 @@ class TestSync:
         assert explained(connection, "a") == [
             (NOON + HOUR, "missed", "changed"), (NOON + 2 * HOUR, "missed", "changed"),
         ]  # fmt: skip
+
+    def test_what_was_due_is_on_record_after_hours_without_a_beat_too(self, connection: Connection) -> None:
+        roster.sync(connection, [line("a", "every 3s")], NOON)
+        roster.sync(connection, [line("a", "every 5s")], NOON + 5 * HOUR)
+        found = recorded(connection, "a")
+        assert list(found) == [NOON + n * dt.timedelta(seconds=3) for n in range(1, 6001)]
+        assert set(found.values()) == {"missed"}
 
     @pytest.mark.parametrize(
         "change",
@@ -195,10 +203,35 @@ class TestReplan:
         assert fired_jobs(connection, "a") == [NOON + n * HOUR for n in range(4)]
         assert list(recorded(connection, "a").values()) == ["fired"] * 4
 
+    def test_what_waits_by_a_clock_that_was_ahead_is_planned_anew(self, connection: Connection) -> None:
+        add_schedule(connection, "a", overlap="queue", catch_up="all")
+        for n in range(4):
+            fires.fire_due(connection, NOON + n * HOUR)
+        assert waiting(connection, "a") == [NOON + n * HOUR for n in (1, 2, 3)]
+        assert roster.replan(connection, NOON + 1.5 * HOUR) == ["a"]
+        assert waiting(connection, "a") == [NOON + HOUR]
+        fires.fire_due(connection, NOON + 2 * HOUR)
+        assert waiting(connection, "a") == [NOON + HOUR, NOON + 2 * HOUR]
+
     def test_what_was_added_by_sql_is_planned(self, connection: Connection) -> None:
         add_schedule(connection, "a", next_fire_at=None)
         assert roster.replan(connection, NOW) == ["a"]
         assert schedule(connection, "a").next_fire_at == NOON + HOUR
+
+    def test_a_plan_that_was_made_meanwhile_stays(
+        self, connection: Connection, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        add_schedule(connection, "a", next_fire_at=NOON + 100 * HOUR)
+        read = roster.entries
+
+        def then_edited(there: Connection) -> list[roster.Entry]:
+            found = read(there)
+            schedules.edit(there, "a", {"cron": "5 * * * *"}, now=NOW)
+            return found
+
+        monkeypatch.setattr(roster, "entries", then_edited)
+        roster.replan(connection, NOW)
+        assert schedule(connection, "a").next_fire_at == NOON + HOUR + 5 * MINUTE
 
     def test_what_is_in_order_stays(self, connection: Connection) -> None:
         add_schedule(connection, "due")

@@ -176,6 +176,17 @@ class TestPause:
         tick(connection, "a", NOON + 3 * HOUR)
         assert fired_jobs(connection, "a") == [NOON + 3 * HOUR]
 
+    def test_is_not_caught_up_on_however_much_was_planned(
+        self, connection: Connection, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(fires, "MOST_FIRES", 10)
+        add_schedule(connection, "a", catch_up="all", overlap="allow")
+        schedules.pause(connection, "a", now=NOW - HOUR, by="amira", note="no beat ran either")
+        now = NOON + 30.5 * HOUR
+        assert schedules.resume(connection, "a", now=now).next_fire_at == NOON + 31 * HOUR
+        tick(connection, "a", now)
+        assert explained(connection, "a") == [(NOON + n * HOUR, "skipped", "paused") for n in range(31)]
+
     def test_what_waits_is_skipped_but_for_backfills(self, connection: Connection) -> None:
         add_schedule(connection, "a", overlap="queue")
         for n in range(2):
@@ -267,7 +278,13 @@ class TestBackfill:
     def test_a_plan_changes_nothing(self, connection: Connection) -> None:
         self.missed(connection)
         plan = schedules.plan_backfill(connection, "a", NOON, NOON + 3 * HOUR, now=NOON + 3.5 * HOUR)
-        assert (len(plan.runs), plan.one_by_one) == (3, True)
+        assert (len(plan.runs), plan.unrecorded, plan.one_by_one) == (3, [], True)
+        connection.execute(text("DELETE FROM jobs.fires WHERE fire_at = :at"), {"at": NOON})
+        plan = schedules.plan_backfill(connection, "a", NOON, NOON + 3 * HOUR, now=NOON + 3.5 * HOUR)
+        assert (len(plan.runs), plan.unrecorded) == (3, []), "the schedule was not there then"
+        connection.execute(text("UPDATE jobs.schedules SET created_at = :at"), {"at": NOON - HOUR})
+        plan = schedules.plan_backfill(connection, "a", NOON, NOON + 3 * HOUR, now=NOON + 3.5 * HOUR)
+        assert (len(plan.runs), plan.unrecorded) == (3, [NOON])
         assert waiting(connection, "a") == []
 
     @pytest.mark.parametrize(

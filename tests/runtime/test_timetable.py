@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,6 +59,22 @@ class TestRefused:
             ({"jitter": "25h"}, UsageError, "jitter is '25h': it is at most 24h"),
             ({"cron": "every 30s", "jitter": "30s"}, UsageError, "let it be shorter than the interval"),
             ({"pause_after_failures": 0}, UsageError, "pause_after_failures is 0: it is 1 or more"),
+            ({"pause_after_failures": 10**7}, UsageError, "is 10000000: it is 1 or more, to 1,000,000"),
+            ({"pause_after_failures": "3"}, UsageError, "a: pause_after_failures is '3': it is a number"),
+            ({"pause_after_failures": True}, UsageError, "is True: it is a number"),
+            ({"cron": 5}, UsageError, "a: cron is 5: it is a text"),
+            ({"cron": f"{','.join(map(str, range(60)))} * * * {'0,' * 60}1"}, UsageError, "at most 255"),
+            ({"zone": None}, UsageError, "a: zone is None: it is a text"),
+            (
+                {"job": "progress.refresh"},
+                UsageError,
+                "a: job is 'progress.refresh': it is one of .*contract",
+            ),
+            ({"args": [1]}, UsageError, r"a: args is \[1\]: write it like"),
+            ({"jitter": 5}, UsageError, "a: jitter is 5: write it like '30s'"),
+            ({"starts_at": 5}, UsageError, "a: starts_at is 5: write it like '2026"),
+            ({"name": 5}, UsageError, "'5' is no name"),
+            ({"note": "\ud800"}, UsageError, "the note cannot be stored"),
             ({"starts_at": "tomorrow"}, UsageError, "starts_at 'tomorrow' is not a time: write"),
             ({"starts_at": dt.datetime(2026, 1, 1)}, UsageError, "has no time zone"),  # noqa: DTZ001
             (
@@ -76,12 +94,44 @@ class TestRefused:
         with pytest.raises(error, match=message) as refused:
             line(**given)
         assert "\n" not in str(refused.value)
+        assert "name" in given or refused.value.message.startswith("a: "), "by the line's name"
 
     def test_two_of_one_name(self) -> None:
         with pytest.raises(
             UsageError, match=r"two schedules are called 'a': rename one in beat_schedule\.py"
         ):
             unique([line(), line(name="b"), line(cron="@daily")])
+
+
+class TestTheFile:
+    """What somebody who knows cron and no Python gets wrong in beat_schedule.py."""
+
+    @pytest.mark.parametrize(
+        ("written", "says"),
+        [
+            ("Schedule('a', contract.PROGRESS_REFRESH, cron='@daily', catchup='all')", "line 5, .*'catchup'"),
+            ("Schedule('a', contract.PROGRES_REFRESH, cron='@daily')", "line 5, .*'PROGRES_REFRESH'"),
+            ("Schedule('a' contract.PROGRESS_REFRESH)", "line 5, cannot be read: .*comma"),
+            ("Schedule('a', contract.PROGRESS_REFRESH, cron='61 * * * *')", "^a: minute '61'"),
+            ("('a', contract.PROGRESS_REFRESH, '@daily')", "is no schedule: lines of beat_schedule.py begin"),
+        ],
+    )
+    def test_is_said_in_one_line(
+        self, written: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        head = "from kitaab_jobs import contract\nfrom kitaab_jobs.runtime.timetable import Schedule\n\n"
+        (tmp_path / "beat_schedule.py").write_text(f"{head}TIMETABLE = [\n{written}\n]\n")
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, "beat_schedule", raising=False)
+        with pytest.raises(UsageError, match=says) as refused:
+            timetable()
+        assert "\n" not in str(refused.value)
+        monkeypatch.delitem(sys.modules, "beat_schedule", raising=False)
+
+    def test_is_not_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "beat_schedule", None)
+        with pytest.raises(UsageError, match=r"beat_schedule\.py cannot be read: "):
+            timetable()
 
 
 class TestRead:

@@ -51,7 +51,11 @@ hours = st.just("*") | fields(0, 23) | st.sampled_from(["0", "1", "2", "3", "23"
 doms = st.one_of(st.just("*"), st.just("*"), st.just("L"), fields(1, 31), fields(1, 31).map("{},L".format))
 months = st.one_of(st.just("*"), st.just("*"), st.just("*"), fields(1, 12, MONTHS))
 dows = st.one_of(
-    st.just("*"), st.just("*"), fields(0, 7, DAYS), st.lists(nth | last, min_size=1).map(",".join)
+    st.just("*"),
+    st.just("*"),
+    fields(0, 7, DAYS),
+    st.lists(nth | last, min_size=1).map(",".join),
+    st.lists(nth | last | items(0, 7, DAYS), min_size=2, max_size=4).map(",".join),
 )
 lines = st.builds("{} {} {} {} {}".format, minutes, hours, doms, months, dows)
 rules = st.sampled_from(["cron", "cron", "literal"])
