@@ -362,7 +362,6 @@ class TestStopped:
         assert taken >= 6
         assert office.one("SELECT sum(attempt) FROM jobs.deliveries") == taken
 
-
     @pytest.mark.parametrize("channel", ["email", "webpush"])
     def test_told_to_end_before_the_first_has_begun(
         self, office: PostOffice, channel: str, monkeypatch: pytest.MonkeyPatch
