@@ -80,7 +80,7 @@ def due(
             row["known"] = is_zone(row["zone"])
         typer.echo(json.dumps(zones, default=lambda instant: instant.isoformat()))
         return
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             row["zone"] + ("" if is_zone(row["zone"]) else " (no zone: counts as UTC)"),
             f"{row['due']:,}",
