@@ -37,9 +37,9 @@ def office(
 ) -> Iterator[PostOffice]:
     # With a pool, as workers have one: most of what these tests do is many small transactions.
     assert database.url.database is not None
-    engines = [
-        pooled_engine_for(url_for(role, database.url.database)) for role in ("kitaab_admin", "kitaab_worker")
-    ]
-    yield PostOffice(*engines, redis_url, mail, push)
-    for engine in engines:
-        engine.dispose()
+    name = database.url.database
+    owner = pooled_engine_for(url_for("kitaab_admin", name))
+    worker = pooled_engine_for(url_for("kitaab_worker", name))
+    yield PostOffice(owner, worker, redis_url, mail, push)
+    owner.dispose()
+    worker.dispose()
