@@ -104,6 +104,11 @@ def engine_for(url: str) -> Engine:
     return create_engine(sqlalchemy_url(url), poolclass=NullPool, connect_args={"options": "-c timezone=UTC"})
 
 
+def pooled_engine_for(url: str) -> Engine:
+    """Return an engine that keeps its connections; dispose of it before the database is dropped."""
+    return create_engine(sqlalchemy_url(url), connect_args={"options": "-c timezone=UTC"})
+
+
 @pytest.fixture(scope="session")
 def _cloned(url_for: Callable[[str, str], str], worker_id: str) -> Iterator[Callable[[], str]]:
     """Return a function that clones the template and gives the new database's name."""
@@ -162,9 +167,7 @@ def engine_as(database: Engine, url_for: Callable[[str, str], str]) -> Iterator[
 
 @pytest.fixture(scope="session")
 def _shared_engine(_cloned: Callable[[], str], url_for: Callable[[str, str], str]) -> Iterator[Engine]:
-    engine = create_engine(
-        sqlalchemy_url(url_for("kitaab_admin", _cloned())), connect_args={"options": "-c timezone=UTC"}
-    )
+    engine = pooled_engine_for(url_for("kitaab_admin", _cloned()))
     yield engine
     engine.dispose()
 

@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
+from kitaab_jobs.cli.tables import Json
+from kitaab_jobs.cli.times import day
 from kitaab_jobs.errors import UsageError
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
@@ -51,7 +51,7 @@ def preview(
 
     checked(zone)
     rule = Rule(_time(time), zone, _days(days))
-    found = occurrences(rule, _date(start), count)
+    found = occurrences(rule, date_within(start, "--from"), count)
     if as_json:
         typer.echo(json.dumps([line.as_dict() for line in found]))
         return
@@ -80,7 +80,7 @@ def due(
             row["known"] = is_zone(row["zone"])
         typer.echo(json.dumps(zones, default=lambda instant: instant.isoformat()))
         return
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             row["zone"] + ("" if is_zone(row["zone"]) else " (no zone: counts as UTC)"),
             f"{row['due']:,}",
@@ -95,31 +95,29 @@ def due(
     if not rows:
         typer.echo("nothing is due now or within the hour")
         return
-    table(("zone", "due", "late by", "within the hour", "first", "to plan", "to send"), rows)
+    if len(rows) > 1:
+        sums = [f"{sum(row[name] for row in zones):,}" for name in ("due", "soon", "unplanned", "open")]
+        rows.append((f"{len(rows)} zones", sums[0], "", sums[1], "", *sums[2:]))
+    table(("zone", "due", "late by", "within the hour", "first", "to plan", "to send"), rows, numbers=True)
 
 
 # --- how it is read and written ------------------------------------------------------------------
 
 
-def table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    """Print columns as wide as they must be."""
+def table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, numbers: bool = False) -> None:
+    """Print columns as wide as they must be; `numbers`: all but the first stand to the right."""
     widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
+    sides = ["<", *((">" if numbers else "<") for _ in header[1:])]
     for row in (header, *rows):
-        typer.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+        cells = (f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True))
+        typer.echo("  ".join(cells).rstrip())
 
 
-def date_of(text: str, option: str) -> dt.date:
-    """Return the date in `text`; raise `UsageError` where it is none."""
-    try:
-        return dt.date.fromisoformat(text.strip())
-    except ValueError:
-        raise UsageError(f"{option} {text!r} is not a date", remedy="write it like 2026-03-08") from None
-
-
-def _date(text: str) -> dt.date:
-    found = date_of(text, "--from")
+def date_within(text: str, option: str) -> dt.date:
+    """Return the date in `text`; raise `UsageError` where it is none, or so far off that no zone has it."""
+    found = day(text, option)
     if not 1900 <= found.year <= 9000:
-        raise UsageError(f"--from {text!r} is beyond the zone data", remedy="give a year from 1900 to 9000")
+        raise UsageError(f"{option} {text!r} is beyond the zone data", remedy="give a year from 1900 to 9000")
     return found
 
 

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kitaab_jobs.errors import UsageError
-
 if TYPE_CHECKING:
     from kitaab_jobs.reminders import readings
 
@@ -38,26 +36,25 @@ _PLACES = {name: place for place, name in enumerate(_NAMES)}
 
 
 def explain(
-    user: Annotated[int, typer.Argument(help="The person's id.", metavar="USER")],
+    who: Annotated[str, typer.Argument(help="Their id or e-mail.", metavar="USER")],
     date: Annotated[str | None, typer.Option("--date", help="Of this local date alone, YYYY-MM-DD.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Tell what was decided, in order; of the last 30 days without --date."""
-    from kitaab_jobs.cli.reminders import date_of
+    from kitaab_jobs.cli.reminders import date_within
     from kitaab_jobs.db.engines import primary
     from kitaab_jobs.reminders import readings
 
     now = dt.datetime.now(dt.UTC)
-    day = date_of(date, "--date") if date else None
+    day = date_within(date, "--date") if date else None
     since = (
         dt.datetime.combine(day - dt.timedelta(days=3), dt.time(), dt.UTC)
         if day
         else now - dt.timedelta(days=30)
     )
     with primary("kitaab-jobs cli").connect() as connection:
+        user = readings.find(connection, who)
         person = readings.person(connection, user)
-        if person is None:
-            raise UsageError(f"there is no person {user}", remedy="give the user_id of a row in users")
         ids = [reminder["notification_id"] for reminder in person.reminders]
         events = _events(readings.decisions(connection, ids, since, MOST), day)
         events += _endings(readings.deliveries(connection, ids, since, MOST), day)
@@ -163,7 +160,9 @@ def _verdict(day: dt.date, events: list[dict[str, Any]], person: readings.Person
     active = next((row for row in person.reminders if row["is_active"]), None)
     if active is None:
         return f"{day}: nothing, since no reminder is on"
-    if active["next_due_date"] and active["next_due_date"] <= day:
+    if active["next_due_date"] is None:
+        return f"{day}: nothing yet; the next one is not computed"
+    if active["next_due_date"] <= day:
         if active["weekdays"] is not None and day.isoweekday() not in active["weekdays"]:
             return f"{day}: nothing, since it is none of the chosen days"
         return f"{day}: still to come; the next one is for {active['next_due_date']}"

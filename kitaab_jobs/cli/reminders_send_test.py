@@ -17,7 +17,7 @@ def register(group: typer.Typer) -> None:
 
 
 def send_test(
-    user: Annotated[int, typer.Argument(help="The person's id.", min=1)],
+    who: Annotated[str, typer.Argument(help="Their id or e-mail.", metavar="USER")],
     channel: Annotated[str, typer.Option("--channel", help="email, webpush or log.")] = "email",
 ) -> None:
     """Send it as a worker would, but for the pace and the ledger: no delivery is recorded, nobody is marked."""
@@ -27,19 +27,20 @@ def send_test(
     from sqlalchemy import text
 
     from kitaab_jobs.db.engines import primary
-    from kitaab_jobs.reminders import outgoing
+    from kitaab_jobs.reminders import outgoing, readings, rules
     from kitaab_jobs.reminders.channels import CHANNELS
     from kitaab_jobs.reminders.channels.protocol import Fate, Letter
     from kitaab_jobs.settings import settings
+    from kitaab_jobs.timing import local_date
 
     kind = CHANNELS.get(channel)
     if kind is None:
         raise UsageError(f"there is no channel {channel!r}", remedy=f"there are {', '.join(CHANNELS)}")
     now = dt.datetime.now(dt.UTC)
     with primary().connect() as connection:
-        language = connection.scalar(text("SELECT language FROM users WHERE user_id = :id"), {"id": user})
-        if language is None:
-            raise UsageError(f"there is no person {user}", remedy="the ids are those of the table users")
+        user = readings.find(connection, who)
+        person = text("SELECT language, timezone FROM users WHERE user_id = :id")
+        language, zone = connection.execute(person, {"id": user}).one()
         to = outgoing.addresses(connection, kind.addresses, [user]).get(user)
     if to is None:
         raise ServerError(f"person {user} has no address for {channel}")
@@ -55,7 +56,7 @@ def send_test(
             key=str(uuid4()),
             collapse=f"test/{user}",
             language=language,
-            day=now.date(),
+            day=local_date(now, rules.known(zone)),
             deadline=now + dt.timedelta(minutes=10),
             to=to,
         )

@@ -8,6 +8,8 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from kitaab_jobs.errors import UsageError
+
 # Bounded by what is due: a look at the index, whatever the table's size.
 _DUE = text(
     """
@@ -17,7 +19,7 @@ _DUE = text(
            min(next_due_at) FILTER (WHERE next_due_at > :now) AS next
     FROM notifications
     WHERE is_active AND next_due_at <= :until AND (CAST(:zone AS text) IS NULL OR timezone = :zone)
-    GROUP BY timezone ORDER BY due DESC, soon DESC, timezone
+    GROUP BY timezone
     """
 )
 _UNPLANNED = text(
@@ -40,6 +42,13 @@ _REMINDERS = text(
     FROM notifications WHERE user_id = :user ORDER BY is_active DESC, notification_id DESC
     """
 )
+_BY_EMAIL = text(
+    """
+    SELECT user_id FROM users WHERE lower(email) = lower(:email) ORDER BY deleted_at IS NOT NULL, user_id LIMIT 1
+    """
+)
+_BY_ID = text("SELECT user_id FROM users WHERE user_id = :id")
+_LARGEST_ID = 2**63 - 1
 _PERSON = text("SELECT is_active, deleted_at FROM users WHERE user_id = :user")
 _DECISIONS = text(
     """
@@ -76,14 +85,33 @@ def due(
     for statement in (_DUE, _UNPLANNED, _OPEN):
         for row in connection.execute(statement, given).mappings():
             zones.setdefault(row["zone"], {"zone": row["zone"], **blank}).update(row)
-    return list(zones.values())
+    return sorted(
+        zones.values(),
+        key=lambda row: (-row["due"], -row["soon"], -row["unplanned"], -row["open"], row["zone"]),
+    )
 
 
-def person(connection: Connection, user: int) -> Person | None:
-    """Return a person's reminders; None where there is no such person."""
-    row = connection.execute(_PERSON, {"user": user}).one_or_none()
-    if row is None:
-        return None
+def find(connection: Connection, who: str) -> int:
+    """Return the id of the person with that id or e-mail; raise `UsageError` where there is none."""
+    who = who.strip()
+    id = int(who) if who.isascii() and who.isdigit() and len(who) < 20 else 0
+    if "@" not in who and not 0 < id <= _LARGEST_ID:
+        raise UsageError(
+            f"{who!r} is neither an id nor an e-mail", remedy="give one, such as 17 or a@example.org"
+        )
+    statement, given = (_BY_EMAIL, {"email": who}) if "@" in who else (_BY_ID, {"id": id})
+    found = connection.scalar(statement, given) if "\0" not in who else None
+    if found is None:
+        has = "e-mail" if "@" in who else "id"
+        raise UsageError(
+            f"nobody has the {has} {who!r}", remedy="check it; ids and e-mails are in the table users"
+        )
+    return int(found)
+
+
+def person(connection: Connection, user: int) -> Person:
+    """Return a person's reminders."""
+    row = connection.execute(_PERSON, {"user": user}).one()
     reminders = connection.execute(_REMINDERS, {"user": user}).mappings()
     return Person(row.is_active and row.deleted_at is None, [dict(reminder) for reminder in reminders])
 

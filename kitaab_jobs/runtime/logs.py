@@ -23,6 +23,8 @@ _CHAIN: list[Any] = [
 
 # What is chatty below WARNING and says nothing that the ledger does not say better.
 _QUIET = ("celery.worker.strategy", "celery.app.trace", "amqp", "kombu", "alembic.runtime.migration")
+# Their lines hold whole addresses, and that of a browser's push service is a secret: only what they call an error.
+_SILENT = ("urllib3",)
 
 
 def configure(settings: Settings) -> None:
@@ -61,6 +63,8 @@ def configure(settings: Settings) -> None:
     root.setLevel(settings.log_level)
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+    for name in _SILENT:
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def logger(name: str) -> structlog.stdlib.BoundLogger:

@@ -181,7 +181,10 @@ def to_utc(local_date: date, local_time: time, zone_name: str) -> datetime:
 # On nearly every date of a zone one offset holds all day, for whatever time somebody chose.
 @lru_cache(maxsize=65_536)
 def _offset_all_day(local_date: date, zone_name: str) -> timedelta | None:
-    """The offset of a date without a gap or an overlap; None for a date with one, or at the ends of time."""
+    """The offset that holds for every time of a date; None where there is none such, or at the ends of time.
+
+    A date that ends within an overlap has one: what comes twice is the first of the two.
+    """
     wall = clock(zone_name)
     try:
         midnight = datetime.combine(local_date, time())
@@ -190,8 +193,6 @@ def _offset_all_day(local_date: date, zone_name: str) -> timedelta | None:
         return None
     stretch = bisect_right(wall.ends, midnight)  # the first that is not over by then
     if not wall.begins[stretch] <= midnight < after <= wall.ends[stretch]:
-        return None
-    if stretch + 1 < len(wall.begins) and wall.begins[stretch + 1] < after:
         return None
     offset = wall.offsets[stretch]
     return offset if _FIRST + 2 * _DAY < midnight < _LAST - 2 * _DAY else None

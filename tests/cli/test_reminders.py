@@ -101,7 +101,7 @@ class TestPreview:
             ),
             (("--time", "25:00"), "error: --time '25:00' is not a local time: write it like 07:00"),
             (("--time", "8"), "error: --time '8' is not a local time: write it like 07:00"),
-            (("--from", "1.3.2026"), "error: --from '1.3.2026' is not a date: write it like 2026-03-08"),
+            (("--from", "1.3.2026"), "error: --from '1.3.2026' is not a date: write it like 2026-11-25"),
             (("--from", "9999-01-01"), "error: --from '9999-01-01' is beyond the zone data"),
             (("--days", "mon,xyz"), "error: --days 'mon,xyz' names no day: 'xyz'"),
             (("--days", ","), "error: --days ',' names no day"),
@@ -124,7 +124,9 @@ class TestDue:
         add(reminders, "08:00", "Mars/Olympus")
         code, out, err = command("reminders", "due")
         assert (code, err) == (0, "")
-        header, karachi, mars = out.splitlines()
+        header, karachi, mars, sums = out.splitlines()
+        assert sums.split() == ["2", "zones", "1", "1", "1", "0"]
+        assert {line.rindex(line.split()[-1]) for line in (karachi, mars, sums)} == {len(header) - 1}
         assert header.split() == [
             "zone",
             "due",
@@ -205,8 +207,34 @@ class TestExplain:
         _, out, _ = command("reminders", "explain", user)
         assert "which is no zone and counts as UTC" in out
 
-    def test_nobody(self, command: Command, reminders: Engine) -> None:
+    def test_by_email(self, command: Command, reminders: Engine) -> None:
+        user, _ = add(reminders, "08:00", "UTC")
+        _, by_id, _ = command("reminders", "explain", user)
+        assert command("reminders", "explain", " 08:00utc@Example.org") == (0, by_id, "")
+
+    def test_not_planned_yet(self, command: Command, reminders: Engine) -> None:
+        user, _ = add(reminders, "08:00", "UTC")
+        _, out, _ = command("reminders", "explain", user, "--date", "2030-01-01")
+        assert out.splitlines()[-1] == "2030-01-01: nothing yet; the next one is not computed"
+
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            (
+                ("1000000000000",),
+                "nobody has the id '1000000000000': check it; ids and e-mails are in the table users",
+            ),
+            (("no\x1b[31m@where",), "nobody has the e-mail 'no\\x1b[31m@where': check it; ids and"),
+            (("0",), "'0' is neither an id nor an e-mail: give one, such as 17 or a@example.org"),
+            (("9" * 19,), f"'{'9' * 19}' is neither an id nor an e-mail"),
+            (("٣",), "'٣' is neither an id nor an e-mail"),
+            (("",), "'' is neither an id nor an e-mail"),
+            (("1", "--date", "0001-01-01"), "--date '0001-01-01' is beyond the zone data"),
+            (("1", "--date", "soon"), "--date 'soon' is not a date: write it like 2026-11-25"),
+        ],
+    )
+    def test_bad_input(self, command: Command, reminders: Engine, words: tuple[str, ...], said: str) -> None:
         _ = reminders
-        code, out, err = command("reminders", "explain", 10**12)
-        assert (code, out) == (2, "")
-        assert err == f"error: there is no person {10**12}: give the user_id of a row in users\n"
+        code, out, err = command("reminders", "explain", *words)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert err.startswith(f"error: {said}")

@@ -59,10 +59,10 @@ def test_what_the_provider_said_is_shown_without_the_address(
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (("999999",), 2, "there is no person 999999"),
+        (("999999",), 2, "nobody has the id '999999'"),
         (("PERSON", "--channel", "pigeon"), 2, "there is no channel 'pigeon': there are email, webpush, log"),
         (("PERSON", "--channel", "webpush"), 1, "has no address for webpush"),
-        (("nobody",), 2, "valid integer"),
+        (("nobody",), 2, "'nobody' is neither an id nor an e-mail"),
     ],
 )
 def test_what_is_in_the_way(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from sqlalchemy import Engine
 
+from tests.conftest import pooled_engine_for
 from tests.reminders.channels.mailserver import MailServer
 from tests.reminders.channels.pushserver import PushServer
 from tests.reminders.postoffice import PostOffice
@@ -29,9 +30,16 @@ def push() -> Iterator[PushServer]:
 @pytest.fixture
 def office(
     database: Engine,
-    engine_as: Callable[[str], Engine],
+    url_for: Callable[[str, str], str],
     redis_url: str,
     mail: MailServer,
     push: PushServer,
-) -> PostOffice:
-    return PostOffice(database, engine_as("kitaab_worker"), redis_url, mail, push)
+) -> Iterator[PostOffice]:
+    # With a pool, as workers have one: most of what these tests do is many small transactions.
+    assert database.url.database is not None
+    name = database.url.database
+    owner = pooled_engine_for(url_for("kitaab_admin", name))
+    worker = pooled_engine_for(url_for("kitaab_worker", name))
+    yield PostOffice(owner, worker, redis_url, mail, push)
+    owner.dispose()
+    worker.dispose()

@@ -1,4 +1,4 @@
-"""A worker process that is there to be killed: python -m tests.reminders.killed_worker, with what it needs as JSON."""
+"""A worker process, to be killed or listened to: python -m tests.reminders.killed_worker, with what it needs as JSON."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from kitaab_jobs import contract
 from kitaab_jobs.reminders import sending
+from kitaab_jobs.runtime import logs
 from kitaab_jobs.runtime.context import Context
 from kitaab_jobs.runtime.execute import Runner, execute
 from kitaab_jobs.runtime.heartbeat import Heartbeat
@@ -21,6 +22,7 @@ if __name__ == "__main__":
     given = json.loads(sys.argv[1])
     engine = engine_for(given["database"])
     settings = Settings.load({}, **given["settings"])
+    logs.configure(settings)
 
     def deliver(
         session: Session, now: dt.datetime, payload: contract.Deliver, job: Context

@@ -510,6 +510,86 @@ def test_many_dispatchers_at_once(engine_as: Callable[[str], Engine]) -> None:
         assert len(ids) == len(set(ids)) == 200
 
 
+@pytest.mark.parametrize("step", ["cleared", "due"])
+def test_an_edit_while_it_is_decided_waits_and_is_not_lost(
+    step: str, engine_as: Callable[[str], Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between reading a row and moving it on, somebody edits it and another dispatcher comes: the row is locked."""
+    database = engine_as("postgres")
+    with database.begin() as connection:
+        world = World(connection)
+        id = world.reminder("08:00", set_at=utc(1))
+        if step == "due":
+            world.dispatch(utc(1))
+    real = queries.settle
+    edited = threading.Event()
+
+    def edit() -> None:
+        with database.begin() as connection:
+            World(connection).edit(id, utc(1, 8, 0, 20), notification_time=dt.time(8, 30))
+        edited.set()
+
+    editor = threading.Thread(target=edit)
+
+    def slowly(session: Session, decisions: Any, now: dt.datetime) -> Any:
+        if decisions and not editor.ident:
+            editor.start()
+            waits_or_ends(database, editor)
+            assert not edited.is_set()
+            with database.begin() as connection:
+                assert World(connection).dispatch(utc(1, 8, 0, 30)) == Dispatched(0, 0, 0, 0)
+        return real(session, decisions, now)
+
+    with monkeypatch.context() as patch, database.begin() as connection:
+        patch.setattr(queries, "settle", slowly)
+        first = World(connection).dispatch(utc(1, 8) if step == "due" else utc(1))
+    editor.join(30)
+    with database.begin() as connection:
+        world = World(connection)
+        world.dispatch(utc(1, 8, 1))
+        if step == "due":
+            assert first.to_send == 1
+            assert world.deliveries() == [(utc(1, 8), "pending")]
+            assert world.next(id) == (utc(2, 8, 30), dt.date(2026, 3, 2)), "as it was edited, on another date"
+        else:
+            assert first.planned == 1
+            assert world.deliveries() == [(utc(1, 8), "pending")], "due and unclaimed when it was edited"
+            assert world.next(id) == (utc(2, 8, 30), dt.date(2026, 3, 2))
+
+
+def waits_or_ends(database: Engine, thread: threading.Thread) -> None:
+    """Return when a statement waits for a lock, or the thread has ended."""
+    statement = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    )
+    while thread.is_alive():
+        with database.connect() as connection:
+            if connection.scalar(statement):
+                return
+        thread.join(0.02)
+
+
+def test_no_plan_is_made_for_ten_rows_and_used_for_ten_thousand(superuser: Engine) -> None:
+    """After some runs PostgreSQL would take a plan that fits arrays of any length, and it fits only short ones."""
+    with superuser.connect() as connection:
+        transaction = connection.begin()
+        world = World(connection)
+        for _ in range(50):
+            world.reminder("08:00", set_at=utc(1))
+        world.dispatch(utc(1))
+        for day in range(1, 20):
+            assert world.dispatch(utc(day, 8)).to_send == 50
+        plans = connection.execute(
+            text(
+                "SELECT generic_plans, custom_plans FROM pg_prepared_statements"
+                " WHERE statement LIKE '%INSERT INTO jobs.deliveries%'"
+            )
+        ).all()
+        transaction.rollback()
+    assert [row.generic_plans for row in plans] == [0]
+    assert plans[0].custom_plans > 10
+
+
 def test_rolled_back_nothing_has_moved(world: World) -> None:
     id = world.reminder("08:00", set_at=utc(1))
     world.dispatch(utc(1))

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from uuid import UUID
 
 import pytest
@@ -19,7 +19,9 @@ from tests.reminders.postoffice import PostOffice
 ROOT = Path(__file__).parents[2]
 
 
-def worker(office: PostOffice, job: UUID, **more: Any) -> subprocess.Popen[bytes]:
+def worker(
+    office: PostOffice, job: UUID, log: IO[bytes] | None = None, **more: Any
+) -> subprocess.Popen[bytes]:
     settings = {
         "smtp_url": office.mail.url,
         "redis_url": office.redis,
@@ -38,7 +40,7 @@ def worker(office: PostOffice, job: UUID, **more: Any) -> subprocess.Popen[bytes
     }
     office.run("UPDATE jobs.jobs SET state = 'published' WHERE id = :id", id=job)
     command = [sys.executable, "-m", "tests.reminders.killed_worker", json.dumps(given)]
-    return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL)
+    return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stderr=log)
 
 
 def kill_when(process: subprocess.Popen[bytes], ready: threading.Event) -> None:

@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import threading
 import time
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
@@ -13,7 +14,9 @@ from sqlalchemy.orm import Session
 from structlog.testing import capture_logs
 
 from kitaab_jobs.errors import Cancelled
-from kitaab_jobs.reminders import notices, sending
+from kitaab_jobs.reminders import notices, outgoing, sending
+from kitaab_jobs.reminders.outgoing import End
+from kitaab_jobs.reminders.postbox import Postbox
 from tests.reminders.channels.mailserver import MailServer
 from tests.reminders.channels.pushserver import PushServer
 from tests.reminders.postoffice import PostOffice
@@ -238,6 +241,21 @@ class TestPush:
         assert 30 < seconds <= 70, "the others wait for the service for a minute at most"
         assert office.one("SELECT max(extract(epoch FROM not_before - now())) FROM jobs.deliveries") > 590
 
+    @pytest.mark.parametrize("asked", ["7300", "a date"])
+    def test_retry_after_beyond_the_deadline(self, office: PostOffice, push: PushServer, asked: str) -> None:
+        user = office.person()
+        office.browser(user)
+        if asked == "a date":
+            asked = format_datetime(now() + dt.timedelta(hours=3), usegmt=True)
+        push.default = (429, {"Retry-After": asked})
+        id = office.delivery(user, "webpush")
+        assert office.deliver(id) == {"missed": 1}
+        state, reason = office.state(id)
+        assert state == "missed"
+        assert reason is not None
+        assert reason.endswith("answered 429; the next try would be after its deadline")
+        assert office.followers() == []
+
     def test_an_ambiguous_answer_is_unknown_and_not_tried_again(
         self, office: PostOffice, push: PushServer
     ) -> None:
@@ -344,6 +362,27 @@ class TestStopped:
         assert taken >= 6
         assert office.one("SELECT sum(attempt) FROM jobs.deliveries") == taken
 
+    @pytest.mark.parametrize("channel", ["email", "webpush"])
+    def test_told_to_end_before_the_first_has_begun(
+        self, office: PostOffice, channel: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Claimed, and the claim is on record; but nothing of it has gone out, so it is given back."""
+        user = office.person()
+        office.browser(user)
+        id = office.delivery(user, channel)
+
+        def told_to_end(_postbox: Postbox, _first_at: float) -> None:
+            assert office.state(id)[0] == "sending"
+            raise SystemExit
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Postbox, "send", told_to_end)
+            ended = office.start(office.enqueue(id))
+        assert isinstance(ended.error, SystemExit)
+        assert office.state(id) == ("pending", None)
+        assert (office.column(id, "attempt"), office.column(id, "claimed_by")) == (0, None)
+        assert office.deliver(id) == {"sent": 1}
+
 
 def sending_execute(runner: Any, job: Any) -> Any:
     from kitaab_jobs.runtime.execute import execute
@@ -359,6 +398,23 @@ def _raise_in(thread: int, error: type[BaseException]) -> None:
     import ctypes
 
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(error))
+
+
+def test_what_another_job_sends_is_left_alone(office: PostOffice) -> None:
+    """It is in the hands of another job: neither taken from it, nor ended, nor sent a second time."""
+    ids = [office.delivery() for _ in range(2)]
+    other = office.enqueue(ids[0])
+    office.run(
+        "UPDATE jobs.deliveries SET state = 'sending', claimed_by = :job WHERE delivery_id = :id",
+        job=other,
+        id=ids[0],
+    )
+    assert office.deliver(*ids) == {"sent": 1}
+    assert [office.state(id)[0] for id in ids] == ["sending", "sent"]
+    with office.worker.begin() as connection:
+        mine = office.enqueue(ids[0])
+        assert outgoing.end(connection, mine, [End(ids[0], "sent")], now()) == set()
+        assert outgoing.end(connection, other, [End(ids[0], "sent")], now()) == {ids[0]}
 
 
 def test_a_worker_that_wakes_up_too_late_changes_nothing(office: PostOffice, mail: MailServer) -> None:

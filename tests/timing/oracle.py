@@ -93,8 +93,20 @@ def different_zones() -> tuple[str, ...]:
 
 
 def to_utc(day: date, moment: time, name: str) -> datetime:
-    """PEP 495 with fold=0: the offset from before a gap, and the first of two."""
-    return datetime.combine(day, moment.replace(fold=0), tzinfo=zone(name)).astimezone(UTC)
+    """PEP 495 with fold=0: the offset from before a gap, and the first of two.
+
+    But for a time with fold=0 that does not come back, and does with fold=1. In the hour after the last change that
+    a zone lists, zoneinfo goes by the rule that holds from then on: it puts Nuuk's 23:30 of 2023-10-28 on 22:30.
+    """
+    local = datetime.combine(day, moment)
+    first, second = (local.replace(fold=fold, tzinfo=zone(name)).astimezone(UTC) for fold in (0, 1))
+    if first != second and comes_back(second, local, name) and not comes_back(first, local, name):
+        return second
+    return first
+
+
+def comes_back(instant: datetime, local: datetime, name: str) -> bool:
+    return instant.astimezone(zone(name)).replace(tzinfo=None, fold=0) == local.replace(fold=0)
 
 
 def was_skipped(day: date, name: str) -> bool:
