@@ -19,8 +19,6 @@ from kitaab_jobs.progress.queries import history, notices
 BATCH = 1000
 # Notices for one job: one slow job holds up few.
 CHUNK = 500
-
-
 # Differences that a reconcile names one by one; of more, it says how many there are.
 NAMED = 100
 

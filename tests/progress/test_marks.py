@@ -298,6 +298,25 @@ def test_a_person_edits_a_merit_while_it_is_computed(kept: Engine) -> None:
         assert counted(connection, "merits", "percent = 100 AND NOT is_satisfied") == 1
 
 
+def test_a_person_adds_an_item_to_a_merit_while_it_is_computed(kept: Engine) -> None:
+    """A goal is locked against other workers, and not against rows that refer to it."""
+    [(item, merit)] = marked_items(kept, 1)
+    with workers(kept) as (worker, person):
+        worker.refresh()
+
+        def add(connection: Connection) -> None:
+            connection.execute(text("SET LOCAL lock_timeout = '5s'"))
+            Diary(connection).add_part(merit, Part(item, 5))
+
+        person.do(add)
+        person.commit()
+        worker.commit()
+    assert waiting(kept) == 1
+    with kept.begin() as connection:
+        refresh_all(connection)
+        assert reconcile(connection).changed == 0
+
+
 def test_reconcile_does_not_stand_in_the_way_of_a_refresh(kept: Engine) -> None:
     marked_items(kept, 2)
     with kept.begin() as connection:
