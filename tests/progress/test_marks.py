@@ -218,7 +218,10 @@ def before_statement(number: int, connection: Connection, happen: Callable[[], N
 
 
 class Scene:
-    """A merit and a target, half done and marked, and things that may happen to them and complete them."""
+    """A merit and a target, half done and marked, and things that may happen to them and complete them.
+
+    Apart from them is a merit that nothing has marked, which an entry completes.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -229,11 +232,17 @@ class Scene:
             self.goals = [self.diary.merit(), self.diary.target(start=before(5), end=TODAY)]
             self.parts = [(goal[0], self.diary.add_part(goal, Part(self.top, 4))) for goal in self.goals]
             self.diary.record(self.stray, TODAY, 2)
+            self.apart = self.diary.item()
+            self.unmarked = self.diary.merit(Part(self.apart, 1))
             refresh_all(connection)
             self.diary.record(self.child, TODAY, 2)
 
     def an_entry(self) -> None:
         self.diary.record(self.top, before(1), 2)
+
+    def an_entry_of_what_is_not_marked(self) -> None:
+        self.goals = [self.unmarked]
+        self.diary.record(self.apart, TODAY, 1)
 
     def an_edit(self) -> None:
         self.diary.record(self.child, TODAY, 4)
@@ -254,7 +263,10 @@ class Scene:
         return all(self.diary.shown(goal) == (100, True, TODAY) for goal in self.goals)
 
 
-@pytest.mark.parametrize("happening", ["an_entry", "an_edit", "an_item_that_moves", "a_lower_goal"])
+@pytest.mark.parametrize(
+    "happening",
+    ["an_entry", "an_entry_of_what_is_not_marked", "an_edit", "an_item_that_moves", "a_lower_goal"],
+)
 def test_what_is_committed_beside_a_refresh_is_computed_or_leaves_its_mark(
     kept: Engine, happening: str
 ) -> None:
