@@ -165,7 +165,7 @@ REMINDERS_DELIVER = Job(
     Deliver,
     queue="reminders",
     max_attempts=25,
-    max_running=16,
+    max_running=8,
 )
 REMINDERS_SWEEP = Job("reminders.sweep", "end what nobody sends any more", Batch, queue="reminders")
 REMINDERS_NOTIFY = Job("reminders.notify", "tell people what they have completed", Notify, queue="reminders")
