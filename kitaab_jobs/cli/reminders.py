@@ -51,7 +51,7 @@ def preview(
 
     checked(zone)
     rule = Rule(_time(time), zone, _days(days))
-    found = occurrences(rule, date_within(start, "--from"), count)
+    found = occurrences(rule, day(start, "--from"), count)
     if as_json:
         typer.echo(json.dumps([line.as_dict() for line in found]))
         return
@@ -111,14 +111,6 @@ def table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, numbers: 
     for row in (header, *rows):
         cells = (f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True))
         typer.echo("  ".join(cells).rstrip())
-
-
-def date_within(text: str, option: str) -> dt.date:
-    """Return the date in `text`; raise `UsageError` where it is none, or so far off that no zone has it."""
-    found = day(text, option)
-    if not 1900 <= found.year <= 9000:
-        raise UsageError(f"{option} {text!r} is beyond the zone data", remedy="give a year from 1900 to 9000")
-    return found
 
 
 def _time(text: str) -> dt.time:

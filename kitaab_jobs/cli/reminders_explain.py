@@ -41,12 +41,12 @@ def explain(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Tell what was decided, in order; of the last 30 days without --date."""
-    from kitaab_jobs.cli.reminders import date_within
+    from kitaab_jobs.cli.times import day as day_in
     from kitaab_jobs.db.engines import primary
     from kitaab_jobs.reminders import readings
 
     now = dt.datetime.now(dt.UTC)
-    day = date_within(date, "--date") if date else None
+    day = day_in(date, "--date") if date else None
     since = (
         dt.datetime.combine(day - dt.timedelta(days=3), dt.time(), dt.UTC)
         if day

@@ -52,11 +52,14 @@ def instant(text: str, option: str, zone: str | None = None) -> dt.datetime:
 
 
 def day(text: str, option: str) -> dt.date:
-    """Return the date in `text`; raise `UsageError` where it cannot be read."""
+    """Return the date in `text`; raise `UsageError` where it is none, or so far off that no zone has it."""
     try:
-        return dt.date.fromisoformat(text.strip())
+        found = dt.date.fromisoformat(text.strip())
     except ValueError:
         raise UsageError(f"{option} {text!r} is not a date", remedy="write it like 2026-11-25") from None
+    if not 1900 <= found.year <= 9000:
+        raise UsageError(f"{option} {text!r} is beyond the zone data", remedy="give a year from 1900 to 9000")
+    return found
 
 
 def now() -> dt.datetime:
