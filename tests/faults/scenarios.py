@@ -77,6 +77,7 @@ def frozen(stack: Stack, within: float = ENDS_WITHIN) -> list[Problem]:
         stack.caller_url, SINGLE, [2], 5, times=2
     )
     first = {key: stack.wait_until_running(key) for key in accepted}
+    wait_for(lambda: stack.open_transactions() == len(accepted))  # both have their answer, and hold it
     for pid in first.values():
         os.kill(pid, signal.SIGSTOP)
     wait_for(lambda: stack.wait_until_running(2) != first[2], seconds=STARTS_WITHIN)
