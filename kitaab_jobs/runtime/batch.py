@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Sequence
 from uuid import UUID
 
-from psycopg.pq import ExecStatus, TransactionStatus
+from psycopg.pq import ExecStatus
 from sqlalchemy import Connection
 
 from kitaab_jobs.db.retries import is_connection_loss
@@ -111,7 +111,7 @@ def _together(runner: Runner, contexts: Sequence[Context], connection: Connectio
         held.on_beat = lambda: _free_what_waits(runner, waiting, held)
         try:
             with connection.begin(), _Sessions(connection) as sessions:
-                _savepoint(connection, "SAVEPOINT job")
+                _savepoint(connection, "BEGIN; SAVEPOINT job")
                 while (context := waiting.next()) is not None:
                     done, error = _one(runner, sessions, context, waiting)
                     settled.append(done)
@@ -191,10 +191,7 @@ def _one(
 
 def _savepoint(connection: Connection, command: str) -> None:
     """Do something with the savepoint in one trip and at once: it is as frequent as the jobs."""
-    server = ledger.driver_of(connection).pgconn
-    if server.transaction_status == TransactionStatus.IDLE:
-        server.exec_(b"BEGIN")
-    done = server.exec_(command.encode())
+    done = ledger.driver_of(connection).pgconn.exec_(command.encode())
     if done.status != ExecStatus.COMMAND_OK:
         raise Broken(
             f"a job left the transaction unusable: {done.error_message.decode(errors='replace').strip()}"
