@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
@@ -33,7 +35,7 @@ def test_work_is_done_again_until_it_is_done(
     monkeypatch.setattr(patience, "AGAIN_SECONDS", 0.01)
     engines = iter((nowhere, nowhere, database))
 
-    def work() -> int | None:
+    def work() -> Any:
         with next(engines).connect() as connection:
             return connection.scalar(text("SELECT 42"))
 
