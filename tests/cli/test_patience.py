@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
 from kitaab_jobs.cli import patience
+from kitaab_jobs.cli.interruption import until_interrupted
 from kitaab_jobs.cli.patience import Patience
 
 
@@ -45,3 +48,27 @@ def test_work_is_done_again_until_it_is_done(
 def test_what_is_no_outage_is_not_swallowed(database: Engine) -> None:
     with pytest.raises(DBAPIError), Patience(pytest.fail).outage(), database.connect() as connection:
         connection.execute(text("SELECT 1 / 0"))
+
+
+@contextmanager
+def interrupted_statement(engine: Engine) -> Iterator[None]:
+    """Lose the connection while Ctrl-C unwinds: what is raised is the loss, and Ctrl-C is behind it."""
+    try:
+        raise KeyboardInterrupt
+    finally:
+        engine.connect()
+    yield
+
+
+def test_ctrl_c_is_no_outage(nowhere: Engine) -> None:
+    with pytest.raises(DBAPIError), Patience(pytest.fail).outage(), interrupted_statement(nowhere):
+        pass
+
+
+def test_ctrl_c_in_the_middle_of_a_statement_leaves_the_block(nowhere: Engine) -> None:
+    with until_interrupted(), interrupted_statement(nowhere):
+        pass
+    with until_interrupted():
+        raise KeyboardInterrupt
+    with pytest.raises(DBAPIError), until_interrupted():
+        nowhere.connect()
