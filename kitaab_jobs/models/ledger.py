@@ -102,7 +102,12 @@ class JobRow(Base):
             "(state IN ('succeeded', 'dead', 'cancelled')) = (finished_at IS NOT NULL)",
         ),
         index("idx_jobs_due", "run_at", where="state = 'scheduled' AND after_group IS NULL"),
-        index("idx_jobs_after_group", "after_group", where="state = 'scheduled' AND after_group IS NOT NULL"),
+        index(
+            "idx_jobs_after_group",
+            "after_group",
+            "group_name",
+            where="state = 'scheduled' AND after_group IS NOT NULL",
+        ),
         index(
             "idx_jobs_ready",
             "queue",
