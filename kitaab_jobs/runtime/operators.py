@@ -17,6 +17,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_rand
 
 from kitaab_jobs.db.retries import is_contention, sqlstate
 from kitaab_jobs.errors import KitaabError, UsageError
+from kitaab_jobs.models.ledger import FOREIGN_ID
 
 WAITING = ("scheduled", "ready", "published")
 ENDED = ("succeeded", "dead", "cancelled")
@@ -100,15 +101,19 @@ def _statement(sql: str) -> TextClause:
 
 # --- looking -------------------------------------------------------------------------------------
 
-# As JSON, since a time of the year 10000 or infinity is none for Python.
-_LIST = """
+# As JSON, since a time of the year 10000 or infinity is none for Python. The newest of each kind of id, along an index:
+# those that grow with time, and those of plain Celery messages, which do not (idx_jobs_foreign).
+_LISTED = """
+    SELECT j.id, j.name, j.state, j.queue, j.priority, j.attempt, j.max_attempts, j.run_at, j.created_at,
+           j.started_at, j.finished_at, j.worker, j.error, j.progress_done, j.progress_total, j.unique_key,
+           j.limit_key, j.group_name, j.after_group, j.cancel_requested_at
+    FROM jobs.jobs AS j WHERE {where}"""
+_LIST = f"""
     SELECT to_jsonb(found) FROM (
-        SELECT j.id, j.name, j.state, j.queue, j.priority, j.attempt, j.max_attempts, j.run_at, j.created_at,
-               j.started_at, j.finished_at, j.worker, j.error, j.progress_done, j.progress_total, j.unique_key,
-               j.limit_key, j.group_name, j.after_group, j.cancel_requested_at
-        FROM jobs.jobs AS j WHERE {where}
-        ORDER BY j.created_at DESC, j.id DESC LIMIT :limit
-    ) AS found ORDER BY found.created_at DESC, found.id DESC
+        ({_LISTED} AND NOT ({FOREIGN_ID}) ORDER BY j.id DESC LIMIT :limit)
+        UNION ALL
+        ({_LISTED} AND ({FOREIGN_ID}) ORDER BY j.created_at DESC, j.id DESC LIMIT :limit)
+    ) AS found ORDER BY found.created_at DESC, found.id DESC LIMIT :limit
 """
 
 _SHOW = text("SELECT to_jsonb(j) FROM jobs.jobs AS j WHERE j.id = :id").bindparams(
