@@ -1,4 +1,5 @@
-"""Groups that would wait for each other are refused; the newest jobs are found along an index.
+"""Groups that would wait for each other are refused; the newest jobs are found along an index; how
+people are reached is audited.
 
 Revision ID: 0018
 Revises: 0015
@@ -71,13 +72,93 @@ CREATE INDEX idx_jobs_foreign ON jobs.jobs (created_at, id)
     WHERE id >= '04000000-0000-0000-0000-000000000000' OR get_byte(uuid_send(id), 6) < 112
 """
 
+# As in 0014, and it can mask: an endpoint and its keys are secrets.
+AUDIT_OF_ROW = """
+CREATE OR REPLACE FUNCTION record_audit_of_row() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    before jsonb := to_jsonb(OLD);
+    after jsonb := to_jsonb(NEW);
+    masked text[] := string_to_array(coalesce(TG_ARGV[2], ''), ',');
+BEGIN
+    INSERT INTO public.audit_log (user_id, action_type, table_name, record_id, ip_address, old_values, new_values)
+    SELECT public.app_user_id(), 'update', TG_TABLE_NAME, (after ->> TG_ARGV[0])::bigint,
+           NULLIF(current_setting('app.ip_address', true), '')::inet,
+           jsonb_object_agg(key, CASE WHEN key = ANY (masked) THEN '"***"' ELSE before -> key END),
+           jsonb_object_agg(key, CASE WHEN key = ANY (masked) THEN '"***"' ELSE after -> key END)
+    FROM jsonb_object_keys(after) AS key
+    WHERE before -> key IS DISTINCT FROM after -> key AND key <> ALL (string_to_array(TG_ARGV[1], ','));
+    RETURN NULL;
+END
+$$
+"""
+
+UNDO_AUDIT_OF_ROW = """
+CREATE OR REPLACE FUNCTION record_audit_of_row() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    before jsonb := to_jsonb(OLD);
+    after jsonb := to_jsonb(NEW);
+BEGIN
+    INSERT INTO public.audit_log (user_id, action_type, table_name, record_id, ip_address, old_values, new_values)
+    SELECT public.app_user_id(), 'update', TG_TABLE_NAME, (after ->> TG_ARGV[0])::bigint,
+           NULLIF(current_setting('app.ip_address', true), '')::inet,
+           jsonb_object_agg(key, before -> key), jsonb_object_agg(key, after -> key)
+    FROM jsonb_object_keys(after) AS key
+    WHERE before -> key IS DISTINCT FROM after -> key AND key <> ALL (string_to_array(TG_ARGV[1], ','));
+    RETURN NULL;
+END
+$$
+"""
+
+# Opt-outs say what people have decided, and that somebody wanted reminders again is known from their end only. Of
+# a browser or an address the log says that there was one, when it came and went, and by whom. What a message was
+# sent to an hour ago is not worth a row.
+# table, what is its record, masked, kept as inserted, what is worth a row
+REACHING = (
+    (
+        "push_subscriptions",
+        "push_subscription_id",
+        "endpoint,p256dh,auth",
+        "push_subscription_id",
+        "created_at, user_id, endpoint, p256dh, auth",
+    ),
+    ("channel_opt_outs", "user_id", "", "user_id, channel, kind", "created_at"),
+    # The hash of an address tells who has a list of addresses whose it is; nobody's number stands in the row.
+    ("suppressed_addresses", "", "address_hash", "address_hash", "created_at, reason"),
+)
+
+
+def _of(row: str, columns: str) -> str:
+    return f"ROW ({', '.join(f'{row}.{name}' for name in columns.split(', '))})"
+
 
 def upgrade() -> None:
-    for statement in (INDEX, CYCLES, FOREIGN):
+    for statement in (INDEX, CYCLES, FOREIGN, AUDIT_OF_ROW):
         op.execute(statement)
+    for table, record, masked, kept, worth in REACHING:
+        call = f"FOR EACH STATEMENT EXECUTE FUNCTION record_audit('{record}', '{masked}', '')"
+        op.execute(f"""
+            CREATE TRIGGER {table}_identity BEFORE UPDATE OF {kept} ON {table} FOR EACH ROW
+                WHEN ({_of("OLD", kept)} IS DISTINCT FROM {_of("NEW", kept)})
+                EXECUTE FUNCTION refuse_new_identity('{kept}');
+            CREATE TRIGGER {table}_audit_insert AFTER INSERT ON {table} REFERENCING NEW TABLE AS new_rows {call};
+            CREATE TRIGGER {table}_audit_update AFTER UPDATE ON {table} FOR EACH ROW
+                WHEN ({_of("OLD", worth)} IS DISTINCT FROM {_of("NEW", worth)})
+                EXECUTE FUNCTION record_audit_of_row('{record}', 'last_used_at', '{masked}');
+            CREATE TRIGGER {table}_audit_delete AFTER DELETE ON {table} REFERENCING OLD TABLE AS old_rows {call}
+        """)
 
 
 def downgrade() -> None:
+    for table, *_ in reversed(REACHING):
+        op.execute(f"""
+            DROP TRIGGER {table}_audit_delete ON {table};
+            DROP TRIGGER {table}_audit_update ON {table};
+            DROP TRIGGER {table}_audit_insert ON {table};
+            DROP TRIGGER {table}_identity ON {table}
+        """)
+    op.execute(UNDO_AUDIT_OF_ROW)
     op.execute("""
         -- squawk-ignore require-concurrent-index-deletion
         DROP INDEX jobs.idx_jobs_foreign;
