@@ -1,5 +1,5 @@
 """Groups that would wait for each other are refused; the newest jobs are found along an index; how
-people are reached is audited.
+people are reached is audited; of several timetables the latest counts.
 
 Revision ID: 0018
 Revises: 0015
@@ -128,13 +128,26 @@ REACHING = (
     ("suppressed_addresses", "", "address_hash", "address_hash", "created_at, reason"),
 )
 
+# Which beat brings which timetable, and when each was read for the first time: kitaab_jobs/runtime/editions.py.
+EDITIONS = """
+CREATE TABLE jobs.timetables (
+    edition varchar(64) PRIMARY KEY,
+    first_read_at timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE jobs.timetables IS 'each version of beat_schedule.py that a beat has read';
+ALTER TABLE jobs.processes ADD COLUMN timetable varchar(64);
+COMMENT ON COLUMN jobs.processes.timetable IS 'which edition of the timetable a beat brings along';
+GRANT SELECT ON jobs.timetables TO kitaab_readonly;
+GRANT SELECT, INSERT ON jobs.timetables TO kitaab_worker
+"""
+
 
 def _of(row: str, columns: str) -> str:
     return f"ROW ({', '.join(f'{row}.{name}' for name in columns.split(', '))})"
 
 
 def upgrade() -> None:
-    for statement in (INDEX, CYCLES, FOREIGN, AUDIT_OF_ROW):
+    for statement in (INDEX, CYCLES, FOREIGN, EDITIONS, AUDIT_OF_ROW):
         op.execute(statement)
     for table, record, masked, kept, worth in REACHING:
         call = f"FOR EACH STATEMENT EXECUTE FUNCTION record_audit('{record}', '{masked}', '')"
@@ -160,6 +173,9 @@ def downgrade() -> None:
         """)
     op.execute(UNDO_AUDIT_OF_ROW)
     op.execute("""
+        -- squawk-ignore ban-drop-column
+        ALTER TABLE jobs.processes DROP COLUMN timetable;
+        DROP TABLE jobs.timetables;
         -- squawk-ignore require-concurrent-index-deletion
         DROP INDEX jobs.idx_jobs_foreign;
         DROP TRIGGER jobs_no_cycle ON jobs.jobs;
