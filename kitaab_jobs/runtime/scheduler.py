@@ -27,6 +27,7 @@ from kitaab_jobs.db.engines import libpq_url, primary
 from kitaab_jobs.db.migrate import sync_kinds
 from kitaab_jobs.errors import KitaabError
 from kitaab_jobs.runtime import editions, endings, fires, ledger, outbox, roster
+from kitaab_jobs.runtime.fire_records import Ticked
 from kitaab_jobs.runtime.logs import logger
 from kitaab_jobs.runtime.relay import RESCUE_SECONDS, Relay
 from kitaab_jobs.runtime.timetable import Schedule, timetable
@@ -210,7 +211,7 @@ class LedgerScheduler(Scheduler):
         for name, reason in settled.paused.items():
             self._log_paused(name, reason)
 
-    def _log(self, each: fires.Ticked) -> None:
+    def _log(self, each: Ticked) -> None:
         name = each.name
         if each.error is not None:
             log.error(f"{name} failed", action="schedule_failed", schedule=name, error=each.error)

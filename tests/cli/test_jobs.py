@@ -21,6 +21,7 @@ from sqlalchemy import Connection, Engine, event, text
 from kitaab_jobs.contract import QUEUES
 from kitaab_jobs.runtime import operators
 from kitaab_jobs.runtime.operators import Filter
+from kitaab_jobs.runtime.tail import Endings
 from tests.cli.conftest import PROGRAM, ROOT, Command, Start
 from tests.cli.rows import add, ago, change, fill
 
@@ -340,7 +341,7 @@ class TestTail:
 
     def test_more_ends_at_once_than_one_look_takes(self, ledger: Engine) -> None:
         with ledger.connect() as connection:
-            endings = operators.Endings(connection)
+            endings = Endings(connection)
             fill(connection, 2_500, "succeeded", dt.timedelta(0))
             sizes = [len(endings.new(connection)) for _ in range(4)]
         assert sizes == [1000, 1000, 500, 0]

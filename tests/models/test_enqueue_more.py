@@ -133,8 +133,8 @@ CHAINED = "SELECT jobs.enqueue('progress.refresh', group_name => :group, after_g
 
 def chain(world: World, *edges: str) -> None:
     """Enqueue a job for each "ab": one of group a that waits for b."""
-    for group, after in edges:
-        world.one(CHAINED, group=group, after=after)
+    for edge in edges:
+        world.one(CHAINED, group=edge[0], after=edge[1])
 
 
 @pytest.mark.parametrize(
