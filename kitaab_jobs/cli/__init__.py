@@ -17,7 +17,7 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from kitaab_jobs.errors import KitaabError
+from kitaab_jobs.errors import KitaabError, causes
 
 INTERRUPTED = 130
 
@@ -110,15 +110,9 @@ def run(door: Callable[[], object], *, debug: bool = False) -> int:
     return 0
 
 
-def _is_interruption(error: BaseException | None) -> bool:
+def _is_interruption(error: BaseException) -> bool:
     """Tell whether Ctrl-C is behind it: inside a statement the driver's clearing up may end in an error of its own."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        if isinstance(error, KeyboardInterrupt):
-            return True
-        seen.add(id(error))
-        error = error.__cause__ or error.__context__
-    return False
+    return any(isinstance(behind, KeyboardInterrupt) for behind in causes(error, suppressed=True))
 
 
 def _of_postgresql(error: Exception) -> KitaabError | None:
