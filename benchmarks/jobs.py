@@ -103,12 +103,18 @@ def main() -> None:
         "not_measured": missing,
         "results": results,
     }
-    if given.json and str(given.json) != "-":
-        given.json.write_text(json.dumps(report, indent=1) + "\n")
-    elif given.json:
-        sys.stdout.write(json.dumps(report, indent=1) + "\n")
+    tell(report, given.json, _show)
+
+
+def tell(report: dict[str, Any], file: Path | None, show: Callable[[dict[str, Any]], None]) -> None:
+    """Write the report to a file ('-': only to stdout), and show it."""
+    written = json.dumps(report, indent=1) + "\n"
+    if str(file) == "-":
+        sys.stdout.write(written)
         return
-    _show(report)
+    if file:
+        file.write_text(written)
+    show(report)
 
 
 def installed(systems: Iterable[System], folder: Path, missing: dict[str, str]) -> list[Installed]:

@@ -7,10 +7,8 @@ worker with two processes. README.md beside this file says what each figure mean
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import signal
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,7 +22,7 @@ from rich.table import Table
 
 from benchmarks import fires
 from benchmarks.fires import Run
-from benchmarks.jobs import chosen, describe, installed, say, where
+from benchmarks.jobs import chosen, describe, installed, say, tell, where
 from benchmarks.measures import Figures
 from benchmarks.peers import timetable
 from benchmarks.servers import Servers
@@ -105,12 +103,7 @@ def main() -> None:
         "not_measured": missing,
         "results": results,
     }
-    if given.json and str(given.json) != "-":
-        given.json.write_text(json.dumps(report, indent=1) + "\n")
-    elif given.json:
-        sys.stdout.write(json.dumps(report, indent=1) + "\n")
-        return
-    _show(report)
+    tell(report, given.json, _show)
 
 
 def _cases(

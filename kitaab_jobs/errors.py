@@ -8,7 +8,19 @@ value; `remedy` says what to do about it. The command line prints both on one li
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar
+
+
+def causes(error: BaseException, *, suppressed: bool = False) -> Iterator[BaseException]:
+    """Yield the error and what is behind it, each once; `suppressed`: also what was hidden by `raise ... from None`."""
+    seen: set[int] = set()
+    behind: BaseException | None = error
+    while behind is not None and id(behind) not in seen:
+        yield behind
+        seen.add(id(behind))
+        hidden = behind.__suppress_context__ and not suppressed
+        behind = behind.__cause__ or (None if hidden else behind.__context__)
 
 
 class KitaabError(Exception):

@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from kitaab_jobs.errors import causes
 
-def is_interruption(error: BaseException | None) -> bool:
+
+def is_interruption(error: BaseException) -> bool:
     """Tell whether Ctrl-C is behind an error."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        if isinstance(error, KeyboardInterrupt):
-            return True
-        seen.add(id(error))
-        error = error.__cause__ or error.__context__
-    return False
+    return any(isinstance(behind, KeyboardInterrupt) for behind in causes(error, suppressed=True))
 
 
 @contextmanager

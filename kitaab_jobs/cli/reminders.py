@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
-from kitaab_jobs.cli.tables import Json
+from kitaab_jobs.cli.tables import Json, table
 from kitaab_jobs.cli.times import day
 from kitaab_jobs.errors import UsageError
 
@@ -102,15 +101,6 @@ def due(
 
 
 # --- how it is read and written ------------------------------------------------------------------
-
-
-def table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, numbers: bool = False) -> None:
-    """Print columns as wide as they must be; `numbers`: all but the first stand to the right."""
-    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
-    sides = ["<", *((">" if numbers else "<") for _ in header[1:])]
-    for row in (header, *rows):
-        cells = (f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True))
-        typer.echo("  ".join(cells).rstrip())
 
 
 def _time(text: str) -> dt.time:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -19,9 +19,10 @@ _PAD = 2
 _LAST = 10
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> None:
+def table(header: Sequence[str], rows: Sequence[Sequence[str | Text]], *, numbers: bool = False) -> None:
     """Print columns that fit their content; the last one is cut at the terminal's width.
 
+    `numbers`: all but the first stand to the right.
     Where not even the others fit, their lines run over its edge, whole: rich would leave columns out.
     """
     from rich.console import Console
@@ -34,11 +35,15 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> None:
     widths.append(max(min(last, room), min(last, _LAST)))
     console.width = max(console.width, sum(width + _PAD for width in widths))
     columns = Table(box=None, padding=(0, _PAD, 0, 0), header_style="bold")
-    for name, width in zip(header, widths, strict=True):
-        columns.add_column(name, no_wrap=True, overflow="ellipsis", width=width)
+    for place, (name, width) in enumerate(zip(header, widths, strict=True)):
+        side: Literal["left", "right"] = "right" if numbers and place else "left"
+        columns.add_column(name, justify=side, no_wrap=True, overflow="ellipsis", width=width)
     for row in rows:
         columns.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
-    console.print(columns)
+    with console.capture() as written:
+        console.print(columns)
+    for line in written.get().splitlines():
+        typer.echo(line.rstrip())
 
 
 def one_line(text: str | None) -> str:

@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from kitaab_jobs.contract import Job
 from kitaab_jobs.db.retries import is_connection_loss, is_contention
-from kitaab_jobs.errors import Cancelled, KitaabError, Permanent, Retryable, Snooze, UsageError
+from kitaab_jobs.errors import Cancelled, KitaabError, Permanent, Retryable, Snooze, UsageError, causes
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +57,7 @@ def weigh(error: BaseException, job: Job, attempt: int, max_attempts: int, luck:
 def is_out_of_time(error: BaseException) -> bool:
     """Tell whether the time limit is behind it: in the middle of a statement, the driver stumbles over it and
     raises an error of its own."""
-    seen: set[int] = set()
-    behind: BaseException | None = error
-    while behind is not None and id(behind) not in seen:
-        if isinstance(behind, SoftTimeLimitExceeded):
-            return True
-        seen.add(id(behind))
-        behind = behind.__cause__ or (None if behind.__suppress_context__ else behind.__context__)
-    return False
+    return any(isinstance(behind, SoftTimeLimitExceeded) for behind in causes(error))
 
 
 def backoff(job: Job, attempt: int, luck: float) -> float:

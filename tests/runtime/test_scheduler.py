@@ -15,12 +15,11 @@ from sqlalchemy import Engine, text
 from structlog.testing import capture_logs
 
 from kitaab_jobs import contract
-from kitaab_jobs.db import engines
 from kitaab_jobs.errors import UsageError
 from kitaab_jobs.runtime import fires
 from kitaab_jobs.runtime.scheduler import LedgerScheduler
 from kitaab_jobs.runtime.timetable import Schedule
-from kitaab_jobs.settings import settings
+from tests.runtime.beating import beats
 from tests.runtime.conftest import celery_on, closing
 from tests.runtime.test_fires import add_schedule, names, recorded, schedule
 
@@ -39,24 +38,8 @@ def beat(
     app: Celery, worker_engine: Engine, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[MakeBeat]:
     """Make a scheduler with lines of the test's own, without its relay, as `celery beat` would."""
-    monkeypatch.setenv("KITAAB_DATABASE_URL", worker_engine.url.render_as_string(hide_password=False))
-    monkeypatch.setenv("KITAAB_REDIS_URL", redis_url)
-    settings.cache_clear()
-    engines.forget()
-    made: list[LedgerScheduler] = []
-
-    def make(*lines: Schedule) -> LedgerScheduler:
-        scheduler = LedgerScheduler(app=app, lazy=True)
-        scheduler.lines = list(lines)
-        made.append(scheduler)
-        return scheduler
-
-    yield make
-    for scheduler in made:
-        scheduler.close()
-        scheduler.engine.dispose()
-    settings.cache_clear()
-    engines.forget()
+    with beats(LedgerScheduler, app, worker_engine, redis_url, monkeypatch) as make:
+        yield make
 
 
 def every(name: str, interval: str, job: contract.Job = contract.PROGRESS_REFRESH) -> Schedule:
