@@ -27,9 +27,9 @@ TABLES = """
     reflection_messages   SIU    s         -
     messages              SIU    s         -
     notifications         SIU    S         su
-    merits                SIU    s         su
+    merits                Siu    s         su
     merit_items           SIUD   S         s
-    targets               SIU    s         su
+    targets               Siu    s         su
     target_items          SIUD   S         s
     audit_log             SI     s         sI
     alembic_version       -      S         S
@@ -160,6 +160,15 @@ COLUMNS = {
         "notifications",
         "UPDATE",
     ): "next_due_at next_due_date last_due_at last_due_date before_edit",
+    # What is computed, only the jobs write: nobody calls a goal of theirs complete.
+    ("kitaab_app", "merits", "INSERT"): "merit_id user_id deed_id name description merit_type start_date"
+    " duration_days is_active created_at updated_at deleted_at",
+    ("kitaab_app", "merits", "UPDATE"): "name description merit_type start_date duration_days is_active"
+    " created_at updated_at deleted_at",
+    ("kitaab_app", "targets", "INSERT"): "target_id user_id name description target_type start_date end_date"
+    " is_active created_at updated_at deleted_at",
+    ("kitaab_app", "targets", "UPDATE"): "name description target_type start_date end_date is_active"
+    " created_at updated_at deleted_at",
     ("kitaab_worker", "merits", "UPDATE"): "percent is_satisfied completed_on completed_at as_of",
     ("kitaab_worker", "targets", "UPDATE"): "percent is_satisfied completed_on completed_at frozen_at as_of",
     ("kitaab_worker", "jobs.progress_marks", "UPDATE"): "marked_at",
@@ -433,6 +442,14 @@ FORBIDDEN = {
         "DELETE FROM users",
         "DELETE FROM deeds",
         "DELETE FROM merits",
+        "UPDATE merits SET percent = 100, completed_at = now(), completed_on = current_date",
+        "UPDATE merits SET is_satisfied = true",
+        "UPDATE merits SET as_of = current_date",
+        "UPDATE targets SET percent = 99",
+        "UPDATE targets SET frozen_at = NULL",
+        "INSERT INTO merits (user_id, deed_id, name, start_date, percent) VALUES (1, 1, 'x', current_date, 99)",
+        "INSERT INTO targets (user_id, name, start_date, end_date, is_satisfied)"
+        " VALUES (1, 'x', current_date, current_date, true)",
         "INSERT INTO entry_history (entry_id, entry_date, user_id, operation) VALUES (1, current_date, 1, 'insert')",
         "UPDATE entry_history SET user_id = 1",
         "DELETE FROM entry_history",

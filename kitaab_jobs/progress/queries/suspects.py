@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from sqlalchemy import ARRAY, String, bindparam, text
 from sqlalchemy.orm import Session
 
-from kitaab_jobs.progress.queries.state import GOALS, LOCAL, NOW, PARTS, PERCENT, statement, values
+from kitaab_jobs.progress.queries.state import KINDS, LOCAL, PARTS, PERCENT, goals, statement, values
 
 # What one sort or hash of the scan may take before it goes to disk, in the server.
 WORK_MEM = "64MB"
@@ -108,13 +108,13 @@ STATEMENTS = {
     kind: statement(
         _SUSPECTS.format(
             local=LOCAL,
-            goals=goals.format(today=NOW, which=ALL),
+            goals=goals(kind, which=ALL),
             parts=PARTS,
             percent=PERCENT,
             columns=_COLUMNS,
         )
     )
-    for kind, goals in GOALS.items()
+    for kind in KINDS
 }
 
 
