@@ -47,15 +47,13 @@ class Purged:
 class Reconciled:
     """What a reconcile found: how many goals are live, how many were looked at closely, which were wrong.
 
-    `differences` says how many there were for each cause (`rules.CAUSES`); only `defect` is one. `defects` names them,
-    up to a limit.
+    `marked` of them were marked, to be computed again by a refresh. `differences` says how many there were for each
+    cause (`rules.CAUSES`); only `defect` is one. `defects` names them, up to a limit.
     """
 
     goals: int
     looked_at: int
-    changed: int
-    merits_completed: int
-    targets_completed: int
+    marked: int
     differences: dict[str, int]
     defects: list[str]
 
@@ -87,22 +85,23 @@ def refresh(session: Session, *, now: dt.datetime, limit: int) -> Report:
 
 
 def reconcile(session: Session, *, now: dt.datetime) -> Reconciled:
-    """Compare every goal with the entries, repair what differs, and say why it did.
+    """Compare every goal with the entries, mark what differs, and say why it did.
 
-    One scan finds the goals that may be wrong, and these are compared in bounded batches. Neither locks anything, so
-    that refresh goes on beside it; only what differs is locked and computed.
+    One scan finds the goals that may be wrong, and these are compared in bounded batches. It locks no goal and
+    computes none: what differs is marked, and `progress.refresh` computes it as it does everything else, in batches with a
+    commit each. So no goal is locked for longer than a batch takes, whatever is wrong.
     """
     days = rules.today_everywhere(now)
-    changed: list[queries.Changed] = []
     causes = dict.fromkeys(rules.CAUSES, 0)
     defects: list[str] = []
     goals = looked_at = 0
-    for kind in ("merit", "target"):
+    for kind in queries.KINDS:
         goals += queries.goal_count(session, kind)
         suspects = queries.suspects(session, kind, days)
         looked_at += len(suspects)
         for ids in _batches(suspects):
             found = queries.differences(session, kind, ids, days)
+            queries.mark(session, kind, [one.id for one in found])
             for one in found:
                 cause = rules.cause(one)
                 causes[cause] += 1
@@ -111,12 +110,9 @@ def reconcile(session: Session, *, now: dt.datetime) -> Reconciled:
                         "progress is wrong", action="progress_defect", kind=kind, id=one.id, as_of=one.as_of
                     )
                     defects += [f"{kind} {one.id}"] if len(defects) < NAMED else []
-            if found:
-                changed += compute(session, kind, dict.fromkeys(one.id for one in found), days, now)
-    completed = [c.kind for c in changed if c.completed_now]
-    return Reconciled(
-        goals, looked_at, len(changed), completed.count("merit"), completed.count("target"), causes, defects
-    )
+    if marked := sum(causes.values()):
+        enqueue(session, contract.PROGRESS_REFRESH, {})
+    return Reconciled(goals, looked_at, marked, causes, defects)
 
 
 def compute(

@@ -16,6 +16,8 @@ depends_on = None
 SINCE = """
 ALTER TABLE jobs.progress_marks ADD COLUMN since date;
 COMMENT ON COLUMN jobs.progress_marks.since IS 'the first day of which an entry changed; NULL: any day may have';
+-- Reconcile marks what it finds wrong.
+GRANT INSERT (kind, subject_id) ON jobs.progress_marks TO kitaab_worker;
 
 CREATE OR REPLACE FUNCTION jobs.mark_entries() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -68,6 +70,7 @@ BEGIN
     RETURN NULL;
 END
 $$;
+REVOKE INSERT (kind, subject_id) ON jobs.progress_marks FROM kitaab_worker;
 ALTER TABLE jobs.progress_marks DROP COLUMN since
 """
 

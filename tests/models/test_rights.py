@@ -46,7 +46,7 @@ TABLES = """
     push_subscriptions    SD     s         SuD
     channel_opt_outs      SID    S         S
     suppressed_addresses  SD     s         SI
-    jobs.progress_marks   -      S         SuD
+    jobs.progress_marks   -      S         SiuD
     jobs.merit_history    S      S         SIUD
     jobs.target_history   S      S         SIUD
     jobs.partitioned_tables -    S         S
@@ -171,6 +171,7 @@ COLUMNS = {
     " created_at updated_at deleted_at",
     ("kitaab_worker", "merits", "UPDATE"): "percent is_satisfied completed_on completed_at as_of",
     ("kitaab_worker", "targets", "UPDATE"): "percent is_satisfied completed_on completed_at frozen_at as_of",
+    ("kitaab_worker", "jobs.progress_marks", "INSERT"): "kind subject_id",
     ("kitaab_worker", "jobs.progress_marks", "UPDATE"): "marked_at",
     ("kitaab_worker", "jobs.fires", "UPDATE"): "ended_as ended_at",
 }
@@ -419,7 +420,7 @@ FORBIDDEN = {
         "INSERT INTO notifications (user_id, notification_time, timezone) VALUES (1, '10:00', 'UTC')",
         "UPDATE users SET is_active = false",
         "DELETE FROM users",
-        "INSERT INTO jobs.progress_marks (kind, subject_id) VALUES ('item', 1)",
+        "INSERT INTO jobs.progress_marks (kind, subject_id, since) VALUES ('item', 1, current_date)",
         "UPDATE jobs.progress_marks SET subject_id = 1",
         "UPDATE audit_log SET user_id = 1",
         "DELETE FROM audit_log",

@@ -215,7 +215,7 @@ def test_a_window_slides_on_while_nobody_writes(diary: Diary) -> None:
     diary.record(item, TODAY, 1)
     diary.progress(merit)
     in_a_week = NOW + dt.timedelta(days=WEEK)
-    assert diary.reconcile(in_a_week).changed == 1
+    assert diary.reconcile(in_a_week).marked == 1
     assert diary.shown(merit) == complete(TODAY, now=False)
 
 
@@ -752,7 +752,7 @@ def test_merits_of_one_person_in_the_thousands(diary: Diary) -> None:
     [report] = diary.refresh()
     # Goals of 6 to 10 need both days.
     assert (report.marks, report.goals, report.merits_completed) == (1, 3000, 1500)
-    assert diary.reconcile().changed == 0
+    assert diary.reconcile().marked == 0
 
 
 # --- at once
@@ -873,7 +873,7 @@ def test_many_workers_at_overlapping_goals_in_any_order(kept: Engine) -> None:
             connection.scalar(text(f"SELECT count(*) FROM {kind}s WHERE completed_at IS NOT NULL"))
             for kind in ("merit", "target")
         ]
-        assert reconcile(connection).changed == 0
+        assert reconcile(connection).marked == 0
     assert completed == [sum(r.merits_completed for r in reports), sum(r.targets_completed for r in reports)]
 
 

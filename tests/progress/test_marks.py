@@ -23,6 +23,7 @@ from tests.progress.diary import (
     Goal,
     Part,
     before,
+    look,
     reconcile,
     refresh_all,
     session_on,
@@ -285,7 +286,7 @@ def test_what_is_committed_beside_a_refresh_is_computed_or_leaves_its_mark(
                 assert scene.is_done() or waiting_marks(other), f"lost before {statements[step:][:1]}"
                 refresh_all(other)
                 assert scene.is_done()
-                assert reconcile(other).changed == 0
+                assert reconcile(other).marked == 0
             step += 1
     assert step > STEPS, "each step of a refresh has its turn"
 
@@ -306,7 +307,7 @@ def test_a_person_edits_a_merit_while_it_is_computed(kept: Engine) -> None:
     assert waiting(kept) == 1
     with kept.begin() as connection:
         refresh_all(connection)
-        assert reconcile(connection).changed == 0
+        assert reconcile(connection).marked == 0
         assert counted(connection, "merits", "percent = 100 AND NOT is_satisfied") == 1
 
 
@@ -326,7 +327,7 @@ def test_a_person_adds_an_item_to_a_merit_while_it_is_computed(kept: Engine) -> 
     assert waiting(kept) == 1
     with kept.begin() as connection:
         refresh_all(connection)
-        assert reconcile(connection).changed == 0
+        assert reconcile(connection).marked == 0
 
 
 def test_reconcile_does_not_stand_in_the_way_of_a_refresh(kept: Engine) -> None:
@@ -336,12 +337,12 @@ def test_reconcile_does_not_stand_in_the_way_of_a_refresh(kept: Engine) -> None:
         connection.execute(text("UPDATE entries SET count_value = 2"))
     with workers(kept) as (nightly, worker):
 
-        def look(connection: Connection) -> jobs.Reconciled:
+        def begin(connection: Connection) -> jobs.Reconciled:
             connection.begin()
-            return reconcile(connection)
+            return look(connection)
 
-        report = nightly.do(look)
-        assert (report.goals, report.changed) == (2, 0)
+        report = nightly.do(begin)
+        assert (report.goals, report.marked) == (2, 0)
         assert worker.refresh().marks == 2
         worker.commit()
         nightly.commit()
@@ -368,9 +369,12 @@ def test_the_workers_role_may_do_all_of_it(kept: Engine, engine_as: Callable[[st
     assert (second["merits_completed"], second["targets_completed"]) == (2, 1)
     with kept.begin() as connection:
         connection.execute(text("UPDATE merits SET is_satisfied = false"))
-    repaired = run_as_job(worker, contract.PROGRESS_RECONCILE, {})
+    found = run_as_job(worker, contract.PROGRESS_RECONCILE, {})
+    assert found is not None
+    assert (found["goals"], found["marked"]) == (4, 3)
+    repaired = run_as_job(worker, contract.PROGRESS_REFRESH, {"limit": 1000})
     assert repaired is not None
-    assert (repaired["goals"], repaired["changed"]) == (4, 3)
+    assert (repaired["goals"], repaired["changed"]) == (3, 3)
     assert (waiting(kept), completed(kept)) == (0, 3)
 
 

@@ -284,7 +284,7 @@ class Play:
         refresh_all(self.connection, self.now, limit)
         assert waiting_marks(self.connection) == 0
         self.compare()
-        assert reconcile(self.connection, self.now).changed == 0
+        assert reconcile(self.connection, self.now).marked == 0
 
     def compare(self, *, only_of_today: bool = False) -> None:
         """Every goal shows what the oracle says; or every one that was computed today."""
@@ -294,7 +294,6 @@ class Play:
                 continue
             shown = oracle.Shown(*self.any_diary.shown(key))
             assert shown == goal.shown, (key, goal)
-
 
     def as_of(self, key: tuple[str, int]) -> dt.date | None:
         """The day that a goal was computed for."""
@@ -366,6 +365,6 @@ def test_reconcile_agrees_when_days_have_passed(
             world.compare(only_of_today=True)
             assert not reconcile(world.connection, world.now).defects
             world.compare()
-            assert reconcile(world.connection, world.now).changed == 0
+            assert reconcile(world.connection, world.now).marked == 0
 
     in_a_world(connection, script, play)

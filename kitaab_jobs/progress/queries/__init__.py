@@ -12,10 +12,12 @@
 from __future__ import annotations
 
 from kitaab_jobs.progress.queries.goals import Changed, Difference, compute, differences, goal_count, overdue
-from kitaab_jobs.progress.queries.marks import Concerned, Mark, concerned, take_marks
+from kitaab_jobs.progress.queries.marks import Concerned, Mark, concerned, mark, take_marks
+from kitaab_jobs.progress.queries.state import KINDS
 from kitaab_jobs.progress.queries.suspects import suspects
 
 __all__ = [
+    "KINDS",
     "Changed",
     "Concerned",
     "Difference",
@@ -24,6 +26,7 @@ __all__ = [
     "concerned",
     "differences",
     "goal_count",
+    "mark",
     "overdue",
     "suspects",
     "take_marks",

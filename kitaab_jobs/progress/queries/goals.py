@@ -9,7 +9,17 @@ from dataclasses import dataclass
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from kitaab_jobs.progress.queries.state import KINDS, SINCE, STORED, plain_joins, state, statement, values
+from kitaab_jobs.progress.queries.state import (
+    KINDS,
+    LOCAL,
+    SINCE,
+    STORED,
+    goals,
+    plain_joins,
+    state,
+    statement,
+    values,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +118,11 @@ _DIFFERENT = """
     FROM differs AS d
 """
 
+_UNCOMPUTED = """
+    SELECT id, today, id IN (SELECT subject_id FROM jobs.progress_marks WHERE kind = '{kind}') AS is_marked
+    FROM goal WHERE was_as_of IS NULL
+"""
+
 _WAS_RIGHT = "SELECT id FROM state WHERE NOT differs"
 
 
@@ -120,6 +135,7 @@ def _write(kind: str) -> str:
 
 COMPUTE = {kind: statement(_write(kind)) for kind in KINDS}
 _COMPARE = {kind: statement(state(kind) + _DIFFERENT.format(kind=kind)) for kind in KINDS}
+_NEW = {kind: statement(f"WITH {LOCAL},{goals(kind)}{_UNCOMPUTED.format(kind=kind)}") for kind in KINDS}
 _AS_IT_WAS = {kind: statement(state(kind, today=STORED) + _WAS_RIGHT) for kind in KINDS}
 
 
@@ -136,19 +152,19 @@ def overdue(session: Session, days: Mapping[str, dt.date], limit: int) -> list[i
 def compute(
     session: Session,
     kind: str,
-    goals: Mapping[int, dt.date | None],
+    since: Mapping[int, dt.date | None],
     days: Mapping[str, dt.date],
     now: dt.datetime,
 ) -> list[Changed]:
     """Compute these merits or targets from the entries, store the result, and return what changed.
 
-    `goals` says for each the first day on which something changed that it may not have seen; None: on any day.
+    `since` says for each the first day on which something changed that it may not have seen; None: on any day.
     `days` holds today's date in each zone; where a person's zone is not among them, UTC's counts.
     """
-    ids = sorted(goals)
+    ids = sorted(since)
     session.execute(_LOCK[kind], {"ids": ids})
     plain_joins(session)
-    given = {**values(days, ids), "sinces": [goals[id] for id in ids], "now": now}
+    given = {**values(days, ids), "sinces": [since[id] for id in ids], "now": now}
     rows = session.execute(COMPUTE[kind], given)
     return [Changed(kind, row.id, row.completes) for row in rows if row.differs]
 
@@ -158,10 +174,17 @@ def differences(
 ) -> list[Difference]:
     """Return those of these merits or targets whose stored progress is not what the entries say.
 
-    Locks nothing, so what it returns may be about to be computed by somebody else.
+    Those that were never computed are among them, without a look at their entries. Locks nothing, so what it
+    returns may be about to be computed by somebody else.
     """
+    new = [
+        Difference(kind, row.id, row.is_marked, None, row.today, False, False)
+        for row in session.execute(_NEW[kind], values(days, ids))
+    ]
+    if not (computed := set(ids).difference(one.id for one in new)):
+        return new
     plain_joins(session)
-    found = session.execute(_COMPARE[kind], values(days, ids)).all()
+    found = session.execute(_COMPARE[kind], values(days, computed)).all()
     unmarked = {row.id for row in found if not row.is_marked and row.as_of is not None}
     right: set[int] = set()
     if unmarked:
@@ -171,7 +194,7 @@ def differences(
         # What has come between the two statements has left its mark, or been computed already.
         again = session.execute(_COMPARE[kind], values(days, wrong))
         marked |= wrong - {row.id for row in again if not row.is_marked}
-    return [
+    return new + [
         Difference(kind, row.id, row.id in marked, row.as_of, row.today, row.id in right, row.is_dated_ahead)
         for row in found
     ]

@@ -70,6 +70,10 @@ _CONCERNED = text(
     bindparam("sinces", type_=ARRAY(Date)),
 )
 
+_MARK = text(
+    "INSERT INTO jobs.progress_marks (kind, subject_id) SELECT :kind, id FROM unnest(:ids) AS t (id)"
+).bindparams(bindparam("ids", type_=ARRAY(BigInteger)))
+
 
 def take_marks(session: Session, limit: int) -> list[Mark]:
     """Take up to `limit` marks away and return them; what others are just taking is passed over."""
@@ -88,3 +92,9 @@ def concerned(session: Session, marks: Collection[Mark]) -> Concerned:
         for kind, id, since in session.execute(_CONCERNED, values):
             found.setdefault(kind, {})[id] = since
     return found
+
+
+def mark(session: Session, kind: str, ids: Collection[int]) -> None:
+    """Mark merits or targets, so that they are computed again from all of their entries."""
+    if ids:
+        session.execute(_MARK, {"kind": kind, "ids": list(ids)})

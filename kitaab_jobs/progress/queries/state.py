@@ -24,7 +24,10 @@ STORED = "g.as_of"
 THESE = "= ANY (:ids)"
 
 # The first day on which something changed that a goal has not seen: each goal's own, or all days.
-SINCE = ("coalesce(asked.since, '-infinity')", "JOIN unnest(:ids, :sinces) AS asked (id, since) ON asked.id = g.{kind}_id")
+SINCE = (
+    "coalesce(asked.since, '-infinity')",
+    "JOIN unnest(:ids, :sinces) AS asked (id, since) ON asked.id = g.{kind}_id",
+)
 EVER = ("'-infinity'::date", "")
 
 # Today in each zone.
