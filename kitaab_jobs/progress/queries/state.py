@@ -115,14 +115,10 @@ PARTS = """
 # table is written as one: a subquery for each row, with OFFSET 0 where it would be made a join. Entries are added up
 # where they are read, and become rows of a step only where a window slides.
 PLAIN_JOINS = text("SELECT set_config('enable_nestloop', 'off', true)")
-_THEIR = """user_id = {p}.user_id AND deed_item_id = ANY ({p}.items)
-                  AND entry_date BETWEEN {p}.first_day AND {p}.last_day"""
-_AMOUNT = "CASE WHEN {p}.scale_value_id IS NULL THEN count_value ELSE 1 END"
-_VALUED = "({p}.scale_value_id IS NULL OR scale_value_id = {p}.scale_value_id)"
-_WHATEVER = """CASE WHEN {p}.scale_value_id IS NULL THEN coalesce(count_value, 0)
-                           WHEN {p}.scale_value_id = scale_value_id THEN 1 ELSE 0 END"""
-_STATE = (
-    """
+
+# `items` are all deed items whose entries a part counts: its own and those below. In the order of the index, so that
+# its pages are read one after the other.
+WHOLE = """
     tree AS (
         SELECT deed_item_id AS root, deed_item_id FROM part
         UNION
@@ -136,7 +132,29 @@ _STATE = (
         SELECT part.*, below.items
         FROM part JOIN (SELECT root, array_agg(deed_item_id) AS items FROM tree GROUP BY root) AS below
             ON below.root = part.deed_item_id
-    ),
+        ORDER BY part.user_id, part.deed_item_id
+    )"""
+
+# What is said of the entries of a part `p`, in words that stand for it in the statements.
+_WORDS = {
+    "THEIR": """user_id = p.user_id AND deed_item_id = ANY (p.items)
+                  AND entry_date BETWEEN p.first_day AND p.last_day""",
+    "AMOUNT": "CASE WHEN p.scale_value_id IS NULL THEN count_value ELSE 1 END",
+    "VALUED": "(p.scale_value_id IS NULL OR scale_value_id = p.scale_value_id)",
+    "WHATEVER": """CASE WHEN p.scale_value_id IS NULL THEN coalesce(count_value, 0)
+                           WHEN p.scale_value_id = scale_value_id THEN 1 ELSE 0 END""",
+}
+
+
+def entries_of(sql: str) -> str:
+    """Return a piece of SQL with the words for a part's entries replaced by what they mean."""
+    for word, meaning in _WORDS.items():
+        sql = sql.replace(word, meaning)
+    return sql
+
+
+_STATE = entries_of(
+    """
     sums AS (
         SELECT p.*, coalesce(e.done, 0) AS done, coalesce(e.ever, 0) AS ever, 0 AS recorded, 0 AS ever_recorded
         FROM whole AS p
@@ -236,11 +254,7 @@ _STATE = (
                    coalesce(goal.completed_on, completion.day) AS completed_on,
                    {percent} AS percent
         ) AS shown
-    )""".replace("THEIR", _THEIR)
-    .replace("AMOUNT", _AMOUNT)
-    .replace("VALUED", _VALUED)
-    .replace("WHATEVER", _WHATEVER)
-    .replace("{p}", "p")
+    )"""
 )
 
 # Thirds have no end in decimals: rounding first keeps 100 * (1/3 + 1/3 + 1/3 + 1) / 4 from being 49.
@@ -256,7 +270,7 @@ def goals(kind: str, *, today: str = NOW, which: str = THESE, since: tuple[str, 
 
 def state(kind: str, *, today: str = NOW, since: tuple[str, str] = EVER) -> str:
     """Return the common table expressions that end in `state`, for the goals `:ids`."""
-    return f"WITH RECURSIVE {LOCAL},{goals(kind, today=today, since=since)},{PARTS},{_STATE.format(percent=PERCENT)}"
+    return f"WITH RECURSIVE {LOCAL},{goals(kind, today=today, since=since)},{PARTS},{WHOLE},{_STATE.format(percent=PERCENT)}"
 
 
 def statement(sql: str) -> TextClause:
