@@ -101,11 +101,11 @@ PARTS = """
 
 # What stands now is a sum over the window that is looked at (`done`), and `ever` one over all that may complete
 # the goal. When a goal was first reached is asked only where it is not complete and its items have enough of
-# that. There the window slides by
-# adding each amount on its day and taking it away `days` later (`step`), so that a running sum holds, on
-# each day on which anything changes, what the window ending that day contains. Kept are the days that
-# turn an item from not reached to reached or back (`turn`); a running sum over these, in a goal, counts
-# how many of its items are reached at once (`together`).
+# that. There the window slides by adding each amount on its day and taking it away `days` later (`step`), so that a
+# running sum holds, on each day on which anything changes, what the window ending that day contains. That is done for
+# each item by itself, where its entries are read: all of them at once would be sorted on disk. Kept are the days that
+# turn an item from not reached to reached or back (`turn`); a running sum over these, in a goal, counts how many of its
+# items are reached at once (`together`).
 #
 # "At most" asks for a whole window as well, with something recorded on each day, whatever it was: besides
 # the amounts, the recorded days are summed up.
@@ -113,7 +113,7 @@ PARTS = """
 # How all this is joined must not hang on the planner's guesses at what a step returns: one guess of "one
 # row" makes the pass quadratic. So nested loops are off (PLAIN_JOINS), and what is a lookup in a large
 # table is written as one: a subquery for each row, with OFFSET 0 where it would be made a join. Entries are added up
-# where they are read, and become rows of a step only where a window slides.
+# where they are read.
 PLAIN_JOINS = text("SELECT set_config('enable_nestloop', 'off', true)")
 
 # `items` are all deed items whose entries a part counts: its own and those below. In the order of the index, so that
@@ -196,45 +196,35 @@ _STATE = entries_of(
         SELECT judged.* FROM present JOIN judged ON judged.goal_id = present.goal_id
         WHERE judged.may_be AND present.reachable >= present.needed AND NOT judged.is_complete
     ),
-    counted AS (
-        SELECT p.goal_id, p.item_id, p.target_value, p.at_most, p.total, p.days, p.until, e.*
-        FROM sliding AS p
-        CROSS JOIN LATERAL (
-            SELECT entry_date AS day, AMOUNT AS amount, 0 AS recorded
-            FROM entries WHERE THEIR AND VALUED AND AMOUNT > 0 OFFSET 0
-        ) AS e
-        WHERE NOT p.at_most
-        UNION ALL
-        SELECT p.goal_id, p.item_id, p.target_value, p.at_most, p.total, p.days, p.until, e.*
-        FROM sliding AS p
-        CROSS JOIN LATERAL (
-            SELECT entry_date, sum(WHATEVER), 1 FROM entries WHERE THEIR GROUP BY entry_date
-        ) AS e
-        WHERE p.at_most
-    ),
-    step AS (
-        SELECT counted.goal_id, counted.item_id, counted.target_value, counted.at_most, counted.total, step.day,
-               step.amount, step.recorded
-        FROM counted
-        CROSS JOIN LATERAL (
-            VALUES (counted.day, counted.amount, counted.recorded),
-                   (counted.day + counted.days, -counted.amount, -counted.recorded)
-        ) AS step (day, amount, recorded)
-        WHERE step.day <= counted.until
-    ),
     -- Steps of one day are peers to the sum: each has the sum at the end of its day.
     turn AS (
-        SELECT goal_id, day, reached::int - lag(reached::int, 1, 0) OVER (PARTITION BY item_id ORDER BY day) AS turned
-        FROM (
-            SELECT goal_id, item_id, day,
-                   CASE WHEN at_most THEN sum(recorded) OVER so_far = total AND sum(amount) OVER so_far <= target_value
-                        ELSE sum(amount) OVER so_far >= target_value END AS reached
-            FROM step WINDOW so_far AS (PARTITION BY item_id ORDER BY day)
-        ) AS running
+        SELECT p.goal_id, turned.day, turned.by
+        FROM sliding AS p
+        CROSS JOIN LATERAL (
+            SELECT day, reached::int - lag(reached::int, 1, 0) OVER (ORDER BY day) AS by
+            FROM (
+                SELECT step.day,
+                       CASE WHEN p.at_most THEN sum(step.recorded) OVER so_far = p.total
+                                AND sum(step.amount) OVER so_far <= p.target_value
+                            ELSE sum(step.amount) OVER so_far >= p.target_value END AS reached
+                FROM (
+                    SELECT entry_date AS day, AMOUNT AS amount, 0 AS recorded
+                    FROM entries WHERE THEIR AND VALUED AND AMOUNT > 0 AND NOT p.at_most
+                    UNION ALL
+                    SELECT entry_date, sum(WHATEVER), 1 FROM entries WHERE THEIR AND p.at_most GROUP BY entry_date
+                ) AS counted
+                CROSS JOIN LATERAL (
+                    VALUES (counted.day, counted.amount, counted.recorded),
+                           (counted.day + p.days, -counted.amount, -counted.recorded)
+                ) AS step (day, amount, recorded)
+                WHERE step.day <= p.until WINDOW so_far AS (ORDER BY step.day)
+            ) AS running
+        ) AS turned
+        WHERE turned.by <> 0
     ),
     together AS (
-        SELECT goal_id, day, sum(sum(turned)) OVER (PARTITION BY goal_id ORDER BY day) AS reached
-        FROM turn WHERE turned <> 0 GROUP BY goal_id, day
+        SELECT goal_id, day, sum(sum(turn.by)) OVER (PARTITION BY goal_id ORDER BY day) AS reached
+        FROM turn GROUP BY goal_id, day
     ),
     completion AS (
         SELECT goal_id, min(together.day) AS day
