@@ -40,6 +40,32 @@ END
 $$
 """
 
+# A partition that is detached takes its entries away, and no trigger tells. Whoever detaches one calls this with it,
+# once it is detached: before, the marks might be gone by the time the entries are.
+ARCHIVED = """
+CREATE FUNCTION jobs.mark_items_of(detached regclass) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    marked bigint;
+BEGIN
+    IF NOT EXISTS (
+        SELECT FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE c.oid = detached AND c.relkind = 'r' AND n.nspname IN ('public', 'archive') AND c.relname ~ '^entries_'
+    ) THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = detached || ' is no partition of entries, attached or not';
+    END IF;
+    EXECUTE 'INSERT INTO jobs.progress_marks (kind, subject_id, since)'
+        ' SELECT ''item'', deed_item_id, min(entry_date) FROM ' || detached || ' GROUP BY deed_item_id';
+    GET DIAGNOSTICS marked = ROW_COUNT;
+    RETURN marked;
+END
+$$;
+COMMENT ON FUNCTION jobs.mark_items_of(regclass) IS
+    'mark all items that have entries in a detached partition, and return how many: their goals are computed without these';
+GRANT EXECUTE ON FUNCTION jobs.mark_items_of(regclass) TO kitaab_worker
+"""
+
 # A goal that somebody could call complete themselves would be no goal. Apps write what the person decides.
 COMPUTED = """
 REVOKE INSERT, UPDATE ON merits, targets FROM kitaab_app;
@@ -93,7 +119,7 @@ ALTER TABLE entries ADD CONSTRAINT unique_user_deed_item_date UNIQUE (user_id, d
 
 
 def upgrade() -> None:
-    for statement in (SINCE, COMPUTED, AMOUNTS):
+    for statement in (SINCE, ARCHIVED, COMPUTED, AMOUNTS):
         op.execute(statement)
 
 
@@ -110,4 +136,5 @@ def downgrade() -> None:
         GRANT INSERT, UPDATE ON merits, targets TO kitaab_app
     """)
     op.execute(UNDO_AMOUNTS)
+    op.execute("DROP FUNCTION jobs.mark_items_of(regclass)")
     op.execute(UNDO_SINCE)

@@ -10,6 +10,7 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy.exc import DBAPIError
 
 from kitaab_jobs import contract
 from kitaab_jobs.client import enqueue
@@ -346,6 +347,42 @@ def test_reconcile_does_not_stand_in_the_way_of_a_refresh(kept: Engine) -> None:
         assert worker.refresh().marks == 2
         worker.commit()
         nightly.commit()
+
+
+# --- entries that are archived
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_a_detached_partition_takes_its_entries_out_of_goals(kept: Engine, is_told: bool) -> None:
+    """No trigger fires when one is detached: the archive says so, or reconcile finds a defect. What is complete stays."""
+    with kept.begin() as connection:
+        diary = Diary(connection)
+        item, old = diary.item(), dt.date(2023, 5, 1)
+        half, whole = diary.merit(Part(item, 4)), diary.merit(Part(item, 2))
+        slides = diary.merit(Part(item, 1), days=3, start=old)
+        diary.record(item, old, 1)
+        diary.record(item, TODAY, 1)
+        diary.refresh()
+    with kept.begin() as connection:
+        connection.execute(text("ALTER TABLE entries DETACH PARTITION entries_2023"))
+        connection.execute(text("ALTER TABLE entries_2023 SET SCHEMA archive"))
+        if is_told:
+            assert connection.scalar(text("SELECT jobs.mark_items_of('archive.entries_2023')")) == 1
+    with kept.begin() as connection:
+        diary.connection = connection
+        if is_told:
+            diary.refresh()
+        report = look(connection)
+        assert report.defects == ([] if is_told else [f"merit {half[1]}", f"merit {whole[1]}"])
+        diary.refresh()
+        assert diary.shown(half) == (25, False, None)
+        assert diary.shown(whole) == (100, False, TODAY)
+        assert diary.shown(slides) == (100, True, old)
+
+
+def test_only_partitions_of_entries_can_be_named(diary: Diary) -> None:
+    with pytest.raises(DBAPIError, match="merits is no partition of entries"):
+        diary.run("SELECT jobs.mark_items_of('merits')")
 
 
 # --- the role
