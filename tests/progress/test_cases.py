@@ -918,3 +918,75 @@ def test_an_archived_item_counts_on(diary: Diary) -> None:
     diary.run("UPDATE deed_items SET is_active = false WHERE deed_item_id = :i", i=item)
     diary.record(item, TODAY, 2)
     assert diary.progress(merit) == complete(TODAY)
+
+
+# --- what a refresh need not look at again, and what it must
+
+
+LATER = NOW + dt.timedelta(days=10)
+
+
+def test_a_window_that_was_reached_while_nothing_was_marked_is_found_later(diary: Diary) -> None:
+    """Entries dated ahead: their days come without a mark, and the next mark is of a later day."""
+    item = diary.item()
+    merit = diary.merit(Part(item, 2), days=2)
+    diary.record(item, before(-1), 1)
+    diary.record(item, before(-2), 1)
+    diary.refresh()
+    diary.record(item, before(-10), 1)
+    diary.refresh(LATER)
+    assert diary.shown(merit) == Progress(100, False, before(-2))
+
+
+def test_at_most_of_the_day_that_was_not_over_is_found_later(diary: Diary) -> None:
+    item = diary.item()
+    merit = diary.merit(Part(item, 0, at_most=True), days=1, start=TODAY)
+    diary.record(item, TODAY, 0)
+    diary.refresh()
+    assert diary.shown(merit).completed_on is None
+    diary.record(item, before(-10), 5)
+    diary.refresh(LATER)
+    assert diary.shown(merit) == Progress(100, False, TODAY)
+
+
+@pytest.mark.parametrize("days", [1, 2, 3, 7])
+@pytest.mark.parametrize("is_inside", [True, False])
+def test_the_last_window_that_holds_a_changed_day_is_looked_at(
+    diary: Diary, days: int, is_inside: bool
+) -> None:
+    """It ends so many days later, and so does its other entry, or a day after it."""
+    item = diary.item()
+    merit = diary.merit(Part(item, 2), days=days)
+    last = before(30 - days + is_inside)
+    diary.record(item, last, 1)
+    diary.refresh()
+    diary.record(item, before(30), 1 + (days == 1 and is_inside))
+    diary.refresh()
+    assert diary.shown(merit) == (complete(last, now=False) if is_inside else Progress(0, False, None))
+
+
+def test_of_several_marks_the_earliest_day_holds(diary: Diary) -> None:
+    """Also of an item and the one above it, in either order, and beside a mark without a day."""
+    top = diary.item()
+    child = diary.item(top)
+    for order in ((20, 0), (0, 20)):
+        merit = diary.merit(Part(top, 2), days=3)
+        diary.refresh()
+        for days in order:
+            diary.record(child if days else top, before(days), 2)
+        diary.refresh()
+        assert diary.shown(merit).completed_on == before(20)
+        diary.run("DELETE FROM entries")
+        diary.refresh()
+
+
+def test_an_item_that_moves_brings_its_old_entries_along(diary: Diary) -> None:
+    """Though an entry of today has marked the goal as well."""
+    top, stray = diary.item(), diary.item()
+    merit = diary.merit(Part(top, 2), days=3)
+    diary.record(stray, before(20), 2)
+    diary.refresh()
+    diary.move(stray, top)
+    diary.record(top, TODAY, 1)
+    diary.refresh()
+    assert diary.shown(merit) == Progress(100, False, before(20))
