@@ -965,19 +965,18 @@ def test_the_last_window_that_holds_a_changed_day_is_looked_at(
     assert diary.shown(merit) == (complete(last, now=False) if is_inside else Progress(0, False, None))
 
 
-def test_of_several_marks_the_earliest_day_holds(diary: Diary) -> None:
-    """Also of an item and the one above it, in either order, and beside a mark without a day."""
+@pytest.mark.parametrize("order", [(20, 0), (0, 20)])
+@pytest.mark.parametrize("of_today", ["child", "top"])
+def test_of_several_marks_the_earliest_day_holds(diary: Diary, order: tuple[int, int], of_today: str) -> None:
+    """Of one item, and of it and the one above it."""
     top = diary.item()
     child = diary.item(top)
-    for order in ((20, 0), (0, 20)):
-        merit = diary.merit(Part(top, 2), days=3)
-        diary.refresh()
-        for days in order:
-            diary.record(child if days else top, before(days), 2)
-        diary.refresh()
-        assert diary.shown(merit).completed_on == before(20)
-        diary.run("DELETE FROM entries")
-        diary.refresh()
+    merit = diary.merit(Part(top, 2), days=3)
+    diary.refresh()
+    for days in order:
+        diary.record(top if not days and of_today == "top" else child, before(days), 2)
+    diary.refresh()
+    assert diary.shown(merit) == Progress(100, True, before(20))
 
 
 def test_an_item_that_moves_brings_its_old_entries_along(diary: Diary) -> None:
