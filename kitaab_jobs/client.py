@@ -88,8 +88,9 @@ def enqueue(
     `unique_key`: while a job of this name with this key has not ended, its id is returned and nothing is added;
     with `unique_for`, nor for so long after it was enqueued. `run_at`: not before (an aware datetime). Higher
     `priority` goes first. `limit_key`: the kind's `max_running` counts for each key. `after_group`: not before every
-    job of that `group` has succeeded or was cancelled (enqueue the group first, or in the same transaction). What
-    is left out comes from contract.py. Raises `UnknownJob`, or `BadPayload` with the field and the reason.
+    job of that `group` has succeeded or was cancelled (enqueue the group first, or in the same transaction); a
+    group that would wait for itself over others is refused by PostgreSQL (22023). What is left out comes from
+    contract.py. Raises `UnknownJob`, or `BadPayload` with the field and the reason.
     """
     options = locals()
     return _run(connection, *_one(options))[0]

@@ -137,7 +137,8 @@ QUEUES: dict[str, Queue] = {
     queue.name: queue
     for queue in (
         Queue("default", "short jobs: progress, partitions"),
-        Queue("reminders", "what a person waits for"),
+        Queue("reminders", "what a person waits for: who is to be reminded now"),
+        Queue("sending", "what waits for mail servers and push services; has its own worker too"),
         Queue("long", "minutes to hours; has its own worker so that nothing waits behind it"),
     )
 }
@@ -157,15 +158,15 @@ REMINDERS_DISPATCH = Job(
     queue="reminders",
     max_running=3,
 )
-# A few seconds each. So many at once, or the dispatcher would wait behind all that a busy minute has to send. The
-# deadline of what is sent ends it, so a database that is away for a while does not.
+# A few seconds each. The deadline of what is sent ends it, so a database that is away for a while does not.
+# `max_running` is how many connections a mail server sees from us, however many workers there are.
 REMINDERS_DELIVER = Job(
     "reminders.deliver",
     "send recorded reminders",
     Deliver,
-    queue="reminders",
+    queue="sending",
     max_attempts=25,
-    max_running=8,
+    max_running=16,
 )
 REMINDERS_SWEEP = Job("reminders.sweep", "end what nobody sends any more", Batch, queue="reminders")
 REMINDERS_NOTIFY = Job("reminders.notify", "tell people what they have completed", Notify, queue="reminders")

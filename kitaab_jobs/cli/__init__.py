@@ -17,6 +17,7 @@ from typing import Annotated, NamedTuple
 
 import typer
 
+from kitaab_jobs.cli.interruption import is_interruption
 from kitaab_jobs.errors import KitaabError
 
 INTERRUPTED = 130
@@ -94,7 +95,7 @@ def run(door: Callable[[], object], *, debug: bool = False) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as error:
-        if _is_interruption(error):
+        if is_interruption(error):
             return INTERRUPTED
         if debug:
             raise
@@ -108,17 +109,6 @@ def run(door: Callable[[], object], *, debug: bool = False) -> int:
         typer.echo(f"error: {' '.join(text.split())}", err=True)
         return known.exit_code if known else 1
     return 0
-
-
-def _is_interruption(error: BaseException | None) -> bool:
-    """Tell whether Ctrl-C is behind it: inside a statement the driver's clearing up may end in an error of its own."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        if isinstance(error, KeyboardInterrupt):
-            return True
-        seen.add(id(error))
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def _of_postgresql(error: Exception) -> KitaabError | None:

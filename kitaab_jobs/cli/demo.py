@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kitaab_jobs.cli.bars import progress
+from kitaab_jobs.cli.interruption import until_interrupted
 from kitaab_jobs.cli.times import span
 from kitaab_jobs.cli.up import DataDir, migrate, refuse_without_shared_memory, stoppable
 from kitaab_jobs.errors import UsageError
@@ -65,13 +66,14 @@ def demo(
         with supervisor:
             processes = platform_processes(stack.data_dir)
             supervisor.start([*([stack.mail.process] if stack.mail else []), *processes])
-            view.places = {
-                "Flower": flower_address(processes) or "",
-                "Mail": stack.mail.address if stack.mail else "",
-                "psql": stack.psql,
-                "Logs": str(stack.logs),
-            }
-            act(stack, view, seconds)
+            with until_interrupted():
+                view.places = {
+                    "Flower": flower_address(processes) or "",
+                    "Mail": stack.mail.address if stack.mail else "",
+                    "psql": stack.psql,
+                    "Logs": str(stack.logs),
+                }
+                act(stack, view, seconds)
         view.say("Stopping ...")
     view.summary()
 
@@ -106,7 +108,7 @@ def load_people(stack: Stack, view: View, *, people: int, years: int, seed: int)
 
 
 def act(stack: Stack, view: View, seconds: float | None) -> None:
-    """Let people write and the platform work, and show it, until the time is over or Ctrl-C.
+    """Let people write and the platform work, and show it, until the time is over.
 
     PostgreSQL may go away meanwhile: the supervisor starts it again.
     """
@@ -133,8 +135,6 @@ def act(stack: Stack, view: View, seconds: float | None) -> None:
                         written = time.monotonic()
                     view.update(watch, people)
                 time.sleep(LOOK_EVERY_SECONDS)
-    except KeyboardInterrupt:
-        pass
     finally:
         engine.dispose()
 

@@ -17,7 +17,7 @@ from rich.text import Text
 from kitaab_jobs.devstack.people_at_work import PeopleAtWork
 from kitaab_jobs.devstack.sample import NearlyThere
 from kitaab_jobs.devstack.watch import Totals, Watch
-from kitaab_jobs.runtime.operators import Finished
+from kitaab_jobs.runtime.tail import Finished
 
 ROWS = 14
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kitaab_jobs.cli.bars import progress
+from kitaab_jobs.cli.interruption import is_interruption
 from kitaab_jobs.cli.times import instant, span
 from kitaab_jobs.errors import BadPayload, UsageError
 
@@ -125,6 +126,7 @@ def waited(engine: Engine, id: UUID) -> dict[str, Any]:
                 on_progress(job["state"], job["progress_done"] or 0, job["progress_total"])
                 time.sleep(_LOOK_EVERY_SECONDS)
             return job
-    except KeyboardInterrupt:
-        typer.echo(f"job {id} goes on: see 'kitaab-jobs jobs show {id}'", err=True)
+    except (KeyboardInterrupt, Exception) as error:
+        if is_interruption(error):
+            typer.echo(f"job {id} goes on: see 'kitaab-jobs jobs show {id}'", err=True)
         raise

@@ -137,11 +137,12 @@ def tail(state: State = None, name: Name = None, queue: Queue = None) -> None:
     from kitaab_jobs.cli.patience import Patience
     from kitaab_jobs.db.engines import primary
     from kitaab_jobs.runtime import operators
+    from kitaab_jobs.runtime.tail import Endings
 
     refuse_states("have ended", state, operators.ENDED)
     engine = primary("kitaab-jobs cli")
     with engine.connect() as connection:
-        endings = operators.Endings(connection, filter_(None, state, name, queue, None))
+        endings = Endings(connection, filter_(None, state, name, queue, None))
         jobs = endings.new(connection)
     typer.echo("what ends from now on is shown; Ctrl-C ends this", err=True)
     patience = Patience(lambda line: typer.echo(line, err=True))

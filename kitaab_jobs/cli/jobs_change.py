@@ -17,7 +17,8 @@ from kitaab_jobs.errors import UsageError
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from kitaab_jobs.runtime.operators import Action, Filter
+    from kitaab_jobs.runtime.changes import Action
+    from kitaab_jobs.runtime.operators import Filter
 
 _LOOK_EVERY_SECONDS = 0.5
 
@@ -64,7 +65,7 @@ def retry(
     Of jobs with the same name and unique key only the newest runs again, and none while one is active.
     """
     from kitaab_jobs.db.engines import primary
-    from kitaab_jobs.runtime.operators import REPLAY
+    from kitaab_jobs.runtime.changes import REPLAY
 
     refuse_states("run again", state, REPLAY.states)
     wanted = filter_(ids, state or (None if ids else REPLAY.default), name, queue, older_than)
@@ -87,7 +88,7 @@ def cancel(
     A dead job keeps the group that waits for it waiting. Cancelled by its id or with --state dead, it lets it go.
     """
     from kitaab_jobs.db.engines import primary
-    from kitaab_jobs.runtime.operators import CANCEL
+    from kitaab_jobs.runtime.changes import CANCEL
 
     refuse_states("be cancelled", state, CANCEL.states)
     if filter_(ids, state, name, queue, older_than).is_open:
@@ -112,7 +113,7 @@ def purge(
 ) -> None:
     """Delete rows of jobs that have ended, in small batches; not the dead ones for whose group others wait."""
     from kitaab_jobs.db.engines import primary
-    from kitaab_jobs.runtime.operators import PURGE
+    from kitaab_jobs.runtime.changes import PURGE
 
     refuse_states("be purged", state, PURGE.states)
     wanted = filter_(None, state or PURGE.default, name, queue, older_than)
@@ -151,11 +152,11 @@ def _change(
     reason: str | None = None,
 ) -> Mapping[str, list[UUID]]:
     """Plan, ask and do; return the jobs by what was done. Exit 1 where an id was given in vain."""
-    from kitaab_jobs.runtime import operators
+    from kitaab_jobs.runtime import changes, operators
 
     with engine.connect() as connection:
         in_vain = _in_vain(operators.states_of(connection, wanted.ids), action, wanted)
-        planned = operators.plan(connection, action, wanted)
+        planned = changes.plan(connection, action, wanted)
     total = sum(sum(planned.get(verdict, {}).values()) for verdict in action.changes)
     done: dict[str, list[UUID]] = {}
     if dry_run or not total:
@@ -180,12 +181,12 @@ def _change(
 def _apply(
     engine: Engine, verb: str, action: Action, wanted: Filter, total: int, reason: str | None
 ) -> dict[str, list[UUID]]:
-    from kitaab_jobs.runtime import operators
+    from kitaab_jobs.runtime import changes
 
     found: dict[str, list[UUID]] = {}
     try:
         with progress() as on_progress:
-            for batch in operators.apply(engine, action, wanted, reason=reason):
+            for batch in changes.apply(engine, action, wanted, reason=reason):
                 for verdict, ids in batch.items():
                     found.setdefault(verdict, []).extend(ids)
                 on_progress(verb, min(total, sum(map(len, found.values()))), total)

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from sqlalchemy.exc import DBAPIError
 
+from kitaab_jobs.cli.interruption import is_interruption
 from kitaab_jobs.db.refusals import reason
 from kitaab_jobs.db.retries import is_connection_loss
 
@@ -30,7 +31,7 @@ class Patience:
         try:
             yield
         except DBAPIError as error:
-            if not is_connection_loss(error):
+            if not is_connection_loss(error) or is_interruption(error):
                 raise
             if not self._away:
                 self._say(f"the connection to PostgreSQL is lost, waiting for it: {reason(error)}")

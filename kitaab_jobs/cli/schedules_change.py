@@ -16,8 +16,8 @@ from kitaab_jobs.cli.times import instant
 from kitaab_jobs.errors import UsageError
 
 if TYPE_CHECKING:
+    from kitaab_jobs.runtime.backfills import Backfill
     from kitaab_jobs.runtime.policies import Overlap
-    from kitaab_jobs.runtime.schedules import Backfill
 
 Name = Annotated[str, typer.Argument(help="Its name.", metavar="NAME")]
 Names = Annotated[list[str], typer.Argument(help="Names of schedules.", metavar="NAME...")]
@@ -108,7 +108,7 @@ def backfill(
     They run one after the other, unless the schedule or --overlap says "allow".
     """
     from kitaab_jobs.db.engines import primary
-    from kitaab_jobs.runtime import roster, schedules
+    from kitaab_jobs.runtime import backfills, roster, schedules
     from kitaab_jobs.settings import settings
 
     way = _way(overlap)
@@ -117,7 +117,7 @@ def backfill(
         zone = schedules.get(connection, name).zone
         start, end = instant(since, "--from", zone), instant(until, "--to", zone)
         now = roster.clock(connection)
-        plan = schedules.plan_backfill(connection, name, start, end, now=now, overlap=way)
+        plan = backfills.plan(connection, name, start, end, now=now, overlap=way)
     _say(plan, start, end)
     _say_forgotten(plan, settings().keep_fires_days)
     if dry_run or not plan.runs:
@@ -127,7 +127,7 @@ def backfill(
         raise typer.Exit(1)
     with engine.begin() as connection:
         now = roster.clock(connection)
-        done = schedules.backfill(connection, name, start, end, now=now, by=operator(), overlap=way)
+        done = backfills.run(connection, name, start, end, now=now, by=operator(), overlap=way)
     typer.echo(f"{count_of(done.runs)} of {name} will run" + _in_turn(done))
 
 

@@ -24,6 +24,7 @@ def platform_processes(data_dir: Path, *, flower_port: int | None = None) -> lis
     port = free_port(flower_port or FLOWER_PORT)
     return [
         _worker("worker", "default,reminders", concurrency=2),
+        _worker("sending", "sending", "--prefetch-multiplier", "1", concurrency=2),
         _worker("long", "long", "--prefetch-multiplier", "1", concurrency=1),
         Process("beat", (*_CELERY, "beat", "--loglevel", "INFO")),
         # It shows without a password and changes nothing; FLOWER_BASIC_AUTH=name:password lets who has it change

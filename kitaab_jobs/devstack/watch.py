@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Engine, text
 
-from kitaab_jobs.runtime.operators import Endings, Finished
+from kitaab_jobs.runtime.tail import Endings, Finished
 
 _RUNNING = text(
     "SELECT name, now() - started_at AS age FROM jobs.jobs WHERE state = 'running' ORDER BY 2 DESC"

@@ -182,6 +182,7 @@ DATABASE: tuple[Check[Database], ...] = (
     ),
     *map(_running, processes.KINDS),
     Check("processes.schedules", _migrated(_schedules)),
+    Check("processes.timetables", _migrated(lambda at: processes.timetables(at.processes))),
     Check(
         "processes.versions", _migrated(lambda at: processes.versions(at.processes, machine.own_version()))
     ),

@@ -124,6 +124,7 @@ class Process:
     kind: str
     version: str
     seconds_ago: float
+    timetable: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@
 | goals | merits, merit_items, targets, target_items |
 | audit | audit_log |
 | ledger | jobs.queues, jobs.kinds, jobs.jobs |
-| schedules | jobs.schedules, jobs.fires, jobs.waiting_fires, jobs.processes |
+| schedules | jobs.schedules, jobs.fires, jobs.waiting_fires, jobs.processes, jobs.timetables |
 | reaching | push_subscriptions, channel_opt_outs, suppressed_addresses |
 | chores | jobs.deliveries, zone_data, notices, progress_marks, partitioned_tables, merit_history, target_history |
 """
@@ -33,7 +33,7 @@ from kitaab_jobs.models.goals import Merit, MeritItem, Target, TargetItem
 from kitaab_jobs.models.ledger import JobRow, Kind, Queue
 from kitaab_jobs.models.people import User
 from kitaab_jobs.models.reaching import ChannelOptOut, PushSubscription, SuppressedAddress
-from kitaab_jobs.models.schedules import Fire, Process, ScheduleRow, WaitingFire
+from kitaab_jobs.models.schedules import Fire, Process, ScheduleRow, Timetable, WaitingFire
 from kitaab_jobs.models.sharing import Permission, Relation
 
 __all__ = [
@@ -69,6 +69,7 @@ __all__ = [
     "Target",
     "TargetHistory",
     "TargetItem",
+    "Timetable",
     "User",
     "WaitingFire",
     "ZoneData",

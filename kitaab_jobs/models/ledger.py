@@ -44,6 +44,8 @@ JobState = enum(
 
 ACTIVE = "state IN ('scheduled', 'ready', 'published', 'running')"
 ENDED = "state IN ('succeeded', 'dead', 'cancelled')"
+# Ids that do not grow with time: not of jobs.new_id(), which makes version 7 (04000000 is the year 2109).
+FOREIGN_ID = "id >= '04000000-0000-0000-0000-000000000000' OR get_byte(uuid_send(id), 6) < 112"
 
 
 class Queue(Base):
@@ -102,7 +104,12 @@ class JobRow(Base):
             "(state IN ('succeeded', 'dead', 'cancelled')) = (finished_at IS NOT NULL)",
         ),
         index("idx_jobs_due", "run_at", where="state = 'scheduled' AND after_group IS NULL"),
-        index("idx_jobs_after_group", "after_group", where="state = 'scheduled' AND after_group IS NOT NULL"),
+        index(
+            "idx_jobs_after_group",
+            "after_group",
+            "group_name",
+            where="state = 'scheduled' AND after_group IS NOT NULL",
+        ),
         index(
             "idx_jobs_ready",
             "queue",
@@ -132,6 +139,7 @@ class JobRow(Base):
             where="group_name IS NOT NULL AND state NOT IN ('succeeded', 'cancelled')",
         ),
         index("idx_jobs_finished", "finished_at", where=ENDED),
+        index("idx_jobs_foreign", "created_at", "id", where=FOREIGN_ID),
         index("idx_jobs_schedule", "schedule", where=f"schedule IS NOT NULL AND {ACTIVE}"),
         index(
             "uq_jobs_unique_key",

@@ -158,3 +158,16 @@ class Process(Base):
     started_at: Mapped[Now]
     seen_at: Mapped[Now]
     version: Mapped[str] = mapped_column(String(32))
+    timetable: Mapped[str | None] = mapped_column(
+        String(64), comment="which edition of the timetable a beat brings along"
+    )
+
+
+class Timetable(Base):
+    """A version of beat_schedule.py, and when a beat read it for the first time."""
+
+    __tablename__ = "timetables"
+    __table_args__ = ({**SCHEMA, "comment": "each version of beat_schedule.py that a beat has read"},)
+
+    edition: Mapped[str] = mapped_column(String(64), primary_key=True)
+    first_read_at: Mapped[Now]

@@ -4,7 +4,7 @@
   `reminders.notify` hands over what people completed; `reminders.sweep` ends what nobody sends any more;
   `reminders.reresolve` moves what is planned when the zone data change.
 - When: dispatch and sweep every minute, reresolve every ten (beat_schedule.py); deliver follows, one job for each
-  zone and chunk.
+  zone and chunk, in the queue `sending`.
 - Reads: notifications, users, entries. Writes: notifications.next_due_*, last_due_* and before_edit, jobs.deliveries,
   jobs.zone_data, audit_log.
   Sending: reads users, push_subscriptions, channel_opt_outs, suppressed_addresses, jobs.notices; writes

@@ -46,9 +46,8 @@ from kitaab_jobs.settings import Settings
 
 log = structlog.stdlib.get_logger(__name__)
 
-# In seconds: what a run takes, before it hands on the rest. Short, since the dispatch of the next minute may have to
-# wait for a process until then.
-BUDGET = 2.0
+# In seconds: what a run takes, before it hands on the rest.
+BUDGET = 8.0
 # When a channel cannot be used, and nobody has said for how long.
 PAUSE = 30.0
 # Pauses between tries to write down what was sent, while the database is away.

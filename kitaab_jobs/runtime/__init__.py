@@ -15,13 +15,18 @@
 | context | what a job may know of itself |
 | heartbeat | says what a worker process still runs, and brings back who is to stop |
 | canvas | what Celery's chains and chords hang on a message |
-| operators | SQL of `kitaab-jobs jobs` |
+| operators | what `kitaab-jobs jobs` shows |
+| changes | what it changes: replay, cancel, purge |
+| tail | jobs as they end |
 | timetable | what a line of beat_schedule.py is |
 | policies | what becomes of planned fires that are late, or come too soon: the decisions |
 | roster | the rows of jobs.schedules, and the file brought into them |
+| editions | which timetable counts where beats bring several |
 | fires | what a beat does when fires are due |
+| fire_records | what it writes of them: jobs and rows of jobs.fires |
 | endings | how the runs of fires ended, and the pause after failures |
 | schedules | what operators do with schedules |
+| backfills | planned fires of the past that are run afterwards |
 | scheduler | the Celery beat scheduler over them |
 | liveness | whether any beat is at work |
 | logs | one sentence and a stable action key for each line |

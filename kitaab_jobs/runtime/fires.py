@@ -12,20 +12,18 @@ Each step is one statement for all schedules together, so a tick costs what is d
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
-from uuid import UUID
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from sqlalchemy import ARRAY, Boolean, Connection, DateTime, String, Uuid, bindparam, text
+from sqlalchemy import ARRAY, Connection, DateTime, String, bindparam, text
 from sqlalchemy.exc import DBAPIError
 
-from kitaab_jobs.contract import encode
 from kitaab_jobs.db.retries import is_connection_loss, is_contention
 from kitaab_jobs.errors import KitaabError, UnknownJob
-from kitaab_jobs.runtime import endings, roster
+from kitaab_jobs.runtime import endings, fire_records
+from kitaab_jobs.runtime.fire_records import Raced, Step, Ticked
 from kitaab_jobs.runtime.outcome import describe
-from kitaab_jobs.runtime.policies import Situation, Verdict, decide, run_at
+from kitaab_jobs.runtime.policies import Situation, Verdict, decide
 from kitaab_jobs.runtime.roster import COLUMNS, Entry
 
 # Schedules of one transaction, and the planned fires that it records for all of them together; what is left over is
@@ -43,32 +41,6 @@ class Due:
     running: str | None = None
     waiting: int = 0
     known: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A planned fire and what is to become of it. `backfill`: an operator asked for it."""
-
-    entry: Entry
-    verdict: Verdict
-    backfill: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Ticked:
-    """What a tick did with one schedule. `error` says what went wrong with it."""
-
-    name: str
-    job_ids: list[UUID] = field(default_factory=list)
-    skipped: int = 0
-    missed: int = 0
-    waiting: int = 0
-    error: str | None = None
-    paused: bool = False
-
-
-class Raced(KitaabError):
-    """Somebody else has recorded the same fire"""
 
 
 _ACTIVE = "('scheduled', 'ready', 'published', 'running')"
@@ -129,108 +101,6 @@ _NOT_ASKED = text(
 
 # Somebody may hold a job's row, or have enqueued one with the same key and not committed: the others are not to wait long.
 _SOON = text("SELECT set_config('lock_timeout', '1s', true)")
-
-_GIVEN = "unnest(:schedules, :fire_ats) AS p (schedule, fire_at)"
-_PAIRS = (
-    bindparam("schedules", type_=ARRAY(String)),
-    bindparam("fire_ats", type_=ARRAY(DateTime(timezone=True))),
-)
-
-# What was recorded already is not fired again: by another beat, or before the clock was set back. A backfill makes up
-# for what was not run.
-_NEW = text(
-    """
-    SELECT p.schedule, p.fire_at FROM unnest(:schedules, :fire_ats, :backfills) AS p (schedule, fire_at, backfill)
-    WHERE NOT EXISTS (SELECT FROM jobs.fires AS f WHERE f.schedule = p.schedule AND f.fire_at = p.fire_at
-                        AND (NOT p.backfill OR f.outcome IN ('fired', 'backfilled')))
-      AND NOT EXISTS (SELECT FROM jobs.waiting_fires AS w WHERE w.schedule = p.schedule AND w.fire_at = p.fire_at)
-    """
-).bindparams(*_PAIRS, bindparam("backfills", type_=ARRAY(Boolean)))
-
-_ENQUEUE = text(
-    """
-    SELECT jobs.enqueue(p.job, CAST(p.args AS jsonb), run_at => p.run_at, schedule => p.schedule, fire_at => p.fire_at)
-    FROM unnest(:schedules, :fire_ats, :jobs, :args, :runs) WITH ORDINALITY
-        AS p (schedule, fire_at, job, args, run_at, place)
-    ORDER BY p.place
-    """
-).bindparams(
-    *_PAIRS,
-    bindparam("jobs", type_=ARRAY(String)),
-    bindparam("args", type_=ARRAY(String)),
-    bindparam("runs", type_=ARRAY(DateTime(timezone=True))),
-)
-
-# A job whose kind has a key may be one that was enqueued before, and then it is not this fire's.
-_RECORD = text(
-    """
-    INSERT INTO jobs.fires (schedule, fire_at, outcome, rule, reason, job_id, recorded_at)
-    SELECT p.schedule, p.fire_at,
-           CASE WHEN p.job_id IS NOT NULL AND j.id IS NULL THEN 'skipped' ELSE p.outcome END::jobs.fire_outcome,
-           CASE WHEN p.job_id IS NOT NULL AND j.id IS NULL THEN 'unique' ELSE p.rule END,
-           CASE WHEN p.job_id IS NOT NULL AND j.id IS NULL THEN 'a job with the same key is there already: ' || p.job_id
-                ELSE p.reason END,
-           j.id, :now
-    FROM unnest(:schedules, :fire_ats, :outcomes, :rules, :reasons, :job_ids)
-        AS p (schedule, fire_at, outcome, rule, reason, job_id)
-    LEFT JOIN jobs.jobs AS j ON j.id = p.job_id AND j.schedule = p.schedule AND j.fire_at = p.fire_at
-    ON CONFLICT DO NOTHING
-    RETURNING schedule, fire_at, outcome::text, job_id
-    """
-).bindparams(
-    *_PAIRS,
-    bindparam("outcomes", type_=ARRAY(String)),
-    bindparam("rules", type_=ARRAY(String)),
-    bindparam("reasons", type_=ARRAY(String)),
-    bindparam("job_ids", type_=ARRAY(Uuid)),
-)
-
-_WAIT = text(
-    """
-    INSERT INTO jobs.waiting_fires (schedule, fire_at, backfill, reason, waits_since)
-    SELECT schedule, fire_at, backfill, reason, :now
-    FROM unnest(:schedules, :fire_ats, :backfills, :reasons) AS p (schedule, fire_at, backfill, reason)
-    ON CONFLICT DO NOTHING
-    """
-).bindparams(
-    *_PAIRS,
-    bindparam("backfills", type_=ARRAY(Boolean)),
-    bindparam("reasons", type_=ARRAY(String)),
-)
-
-_WAITED = text(
-    f"DELETE FROM jobs.waiting_fires AS w USING {_GIVEN} WHERE w.schedule = p.schedule AND w.fire_at = p.fire_at"
-).bindparams(*_PAIRS)
-
-# What a backfill makes up for gives way to the row that says so.
-_GIVE_WAY = text(
-    f"""
-    DELETE FROM jobs.fires AS f USING {_GIVEN}
-    WHERE f.schedule = p.schedule AND f.fire_at = p.fire_at AND f.outcome IN ('missed', 'skipped')
-    """
-).bindparams(*_PAIRS)
-
-# What does not run yet is cancelled at once; what runs is asked to stop, and its worker's heartbeat sees it.
-_CANCEL = text(
-    """
-    WITH active AS (
-        SELECT id, schedule, state FROM jobs.jobs
-        WHERE schedule = ANY (:names) AND state IN ('scheduled', 'ready', 'published', 'running')
-        ORDER BY id FOR UPDATE SKIP LOCKED
-    ), stopped AS (
-        UPDATE jobs.jobs AS j
-        SET state = CASE WHEN active.state = 'running' THEN j.state ELSE 'cancelled' END,
-            cancel_requested_at = CASE WHEN active.state = 'running'
-                                       THEN coalesce(j.cancel_requested_at, clock_timestamp()) END,
-            finished_at = CASE WHEN active.state <> 'running' THEN clock_timestamp() END,
-            error = CASE WHEN active.state <> 'running' THEN 'the next fire of ' || j.schedule || ' took its place' END
-        FROM active WHERE j.id = active.id
-    )
-    SELECT DISTINCT j.schedule FROM jobs.jobs AS j
-    WHERE j.schedule = ANY (:names) AND j.state IN ('scheduled', 'ready', 'published', 'running')
-      AND (j.state = 'running' OR j.id NOT IN (SELECT id FROM active))
-    """
-).bindparams(bindparam("names", type_=ARRAY(String)))
 
 _ADVANCE = text(
     """
@@ -302,7 +172,7 @@ def release(connection: Connection, now: dt.datetime, limit: int = MOST_SCHEDULE
     """Fire what waited for the run before it, where that is over: one of each schedule."""
     not_asked = list(connection.scalars(_NOT_ASKED))
     if not_asked:
-        connection.execute(_CANCEL, {"names": not_asked})
+        fire_records.cancel_runs(connection, not_asked)
     steps = []
     for row in connection.execute(_FREE, {"limit": limit}):
         waited = dt.timedelta(seconds=round((now - row.waits_since).total_seconds()))
@@ -322,33 +192,6 @@ def release(connection: Connection, now: dt.datetime, limit: int = MOST_SCHEDULE
     return [_release_alone(connection, step, now) for step in steps]
 
 
-def write(connection: Connection, steps: Sequence[Step], now: dt.datetime) -> list[Ticked]:
-    """Do what was decided about these planned fires, unless it is on record already; a result for each schedule."""
-    flags = {"backfills": [step.backfill for step in steps]}
-    new = {(row.schedule, row.fire_at) for row in connection.execute(_NEW, {**_pairs(steps), **flags})}
-    fresh = [step for step in steps if (step.entry.name, step.verdict.fire_at) in new]
-    steps = _replace(connection, fresh, now)
-    firing = [step for step in steps if step.verdict.action == "fire"]
-    waiting = [step for step in steps if step.verdict.action == "wait"]
-    others = [step for step in steps if step.verdict.action in ("skipped", "missed")]
-    ids = _enqueue(connection, firing, now)
-    backfills = [step for step in firing if step.backfill]
-    if backfills:
-        connection.execute(_GIVE_WAY, _pairs(backfills))
-    recorded = _record(connection, [*zip(firing, ids, strict=True), *((step, None) for step in others)], now)
-    if len(recorded) < len(firing) + len(others):
-        raise Raced(remedy="try again")
-    if waiting:
-        values = {
-            **_pairs(waiting),
-            "now": now,
-            "backfills": [step.backfill for step in waiting],
-            "reasons": [step.verdict.reason for step in waiting],
-        }
-        connection.execute(_WAIT, values)
-    return _ticked(recorded, waiting)
-
-
 def _fire_together(
     connection: Connection, found: Sequence[Due], now: dt.datetime, share: int
 ) -> list[Ticked]:
@@ -357,7 +200,7 @@ def _fire_together(
     for each in found:
         verdicts, nexts[each.entry.name] = _decided(each, now, share)
         steps += [Step(each.entry, verdict) for verdict in verdicts]
-    ticked = write(connection, steps, now)
+    ticked = fire_records.write(connection, steps, now)
     connection.execute(_ADVANCE, {"names": list(nexts), "nexts": list(nexts.values())})
     return ticked
 
@@ -394,8 +237,8 @@ def _fire_alone(connection: Connection, each: Due, now: dt.datetime, share: int)
 
 
 def _release(connection: Connection, steps: Sequence[Step], now: dt.datetime) -> list[Ticked]:
-    connection.execute(_WAITED, _pairs(steps))
-    return write(connection, steps, now)
+    fire_records.take_out(connection, steps)
+    return fire_records.write(connection, steps, now)
 
 
 def _release_alone(connection: Connection, step: Step, now: dt.datetime) -> Ticked:
@@ -411,9 +254,9 @@ def _release_alone(connection: Connection, step: Step, now: dt.datetime) -> Tick
         reason = describe(error)
         if is_contention(error):
             return Ticked(name, error=reason)
-    connection.execute(_WAITED, _pairs([step]))
+    fire_records.take_out(connection, [step])
     failed = replace(step, verdict=Verdict(step.verdict.fire_at, "skipped", "error", reason))
-    _record(connection, [(failed, None)], now)
+    fire_records.record(connection, [failed], now)
     return Ticked(name, skipped=1, error=reason)
 
 
@@ -428,7 +271,7 @@ def _fail(connection: Connection, each: Due, now: dt.datetime, reason: str) -> T
     entry = each.entry
     assert entry.next_fire_at is not None
     step = Step(entry, Verdict(entry.next_fire_at, "skipped", "error", reason))
-    _record(connection, [(step, None)], now)
+    fire_records.record(connection, [step], now)
     try:
         _advance_past(connection, each)
     except KitaabError:
@@ -447,81 +290,3 @@ def _after_failures(connection: Connection, found: Sequence[Due], now: dt.dateti
         else each
         for each in found
     ]
-
-
-def _replace(connection: Connection, steps: Sequence[Step], now: dt.datetime) -> list[Step]:
-    """Cancel the runs that are to give way; where one runs still, its successor waits until it has stopped."""
-    names = [step.entry.name for step in steps if step.verdict.action == "replace"]
-    if not names:
-        return list(steps)
-    said = "a later fire takes its place"
-    roster.stop_waiting(connection, names, now, "overlap", said, backfills=False)
-    running = set(connection.scalars(_CANCEL, {"names": names}))
-    return [
-        replace(
-            step,
-            verdict=replace(step.verdict, action="wait" if step.entry.name in running else "fire"),
-        )
-        if step.verdict.action == "replace"
-        else step
-        for step in steps
-    ]
-
-
-def _enqueue(connection: Connection, steps: Sequence[Step], now: dt.datetime) -> list[UUID]:
-    if not steps:
-        return []
-    runs = [run_at(step.entry.name, step.verdict.fire_at, step.entry.jitter) for step in steps]
-    values = {
-        **_pairs(steps),
-        "jobs": [step.entry.job for step in steps],
-        "args": [encode(step.entry.args) for step in steps],
-        "runs": [at if at > now else None for at in runs],
-    }
-    return list(connection.scalars(_ENQUEUE, values))
-
-
-def _record(connection: Connection, given: Sequence[tuple[Step, UUID | None]], now: dt.datetime) -> list[Any]:
-    if not given:
-        return []
-    steps = [step for step, _ in given]
-    values = {
-        **_pairs(steps),
-        "outcomes": [_outcome(step) for step in steps],
-        "rules": [step.verdict.rule for step in steps],
-        "reasons": [step.verdict.reason for step in steps],
-        "job_ids": [id for _, id in given],
-        "now": now,
-    }
-    return list(connection.execute(_RECORD, values))
-
-
-def _outcome(step: Step) -> str:
-    if step.verdict.action == "fire":
-        return "backfilled" if step.backfill else "fired"
-    return step.verdict.action
-
-
-def _pairs(steps: Iterable[Step]) -> dict[str, Any]:
-    given = list(steps)
-    return {
-        "schedules": [step.entry.name for step in given],
-        "fire_ats": [step.verdict.fire_at for step in given],
-    }
-
-
-def _ticked(recorded: Iterable[Any], waiting: Iterable[Step]) -> list[Ticked]:
-    counts: dict[str, Ticked] = {}
-    for row in recorded:
-        done = counts.setdefault(row.schedule, Ticked(row.schedule))
-        if row.job_id is not None:
-            done.job_ids.append(row.job_id)
-        counts[row.schedule] = replace(
-            done,
-            skipped=done.skipped + (row.outcome == "skipped"),
-            missed=done.missed + (row.outcome == "missed"),
-        )
-    for step in waiting:
-        done = counts.setdefault(step.entry.name, Ticked(step.entry.name))
-        counts[step.entry.name] = replace(done, waiting=done.waiting + 1)
-    return list(counts.values())

@@ -26,6 +26,7 @@ from sqlalchemy import ARRAY, BigInteger, Boolean, Connection, DateTime, Integer
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import UUID as Uuid
 
+from kitaab_jobs.client import payload
 from kitaab_jobs.contract import QUEUES, Job, encode
 from kitaab_jobs.errors import BadPayload
 from kitaab_jobs.runtime.outcome import RELEASED, Outcome
@@ -163,20 +164,31 @@ _BEAT = text(
 
 # Sent by a plain Celery client, so there is no row yet: recorded on arrival, then treated alike. The limits
 # are those of the worker's own contract: jobs.kinds may not yet have a job that was just deployed. What has a
-# limit on how many run waits for the relay, and what is there already under its key is cancelled.
+# limit on how many run waits for the relay, and what is there already under its key, or was within its period, is
+# cancelled: the same rule as in jobs.enqueue.
 _RECORD = text(
     """
-    WITH added AS (
+    WITH known AS (
+        SELECT md5(CAST(CAST(:unique_args AS jsonb) AS text)) AS key
+    ), recent AS (
+        SELECT FROM jobs.jobs, known
+        WHERE :period > 0 AND name = :name AND unique_key = known.key AND state <> 'cancelled' AND id <> :id
+          AND created_at > now() - :period * interval '1 second'
+        LIMIT 1
+    ), added AS (
         INSERT INTO jobs.jobs (id, name, args, queue, state, max_attempts, unique_key, limit_key, published_at, canvas)
-        VALUES (:id, :name, :args, :queue, CASE WHEN :limited THEN 'ready' ELSE 'published' END::jobs.job_state,
-                :max_attempts, CASE WHEN :unique_args THEN md5(CAST(:args AS text)) END, :limit_key,
-                CASE WHEN NOT :limited THEN now() END, :canvas)
+        SELECT :id, :name, :args, :queue, CASE WHEN :limited THEN 'ready' ELSE 'published' END::jobs.job_state,
+               :max_attempts, known.key, :limit_key, CASE WHEN NOT :limited THEN now() END, :canvas
+        FROM known WHERE NOT EXISTS (SELECT FROM recent)
         ON CONFLICT DO NOTHING
         RETURNING id
     )
     INSERT INTO jobs.jobs (id, name, args, queue, state, max_attempts, finished_at, error)
-    SELECT :id, :name, :args, :queue, 'cancelled', :max_attempts, now(), 'one with the same arguments has not ended'
-    WHERE :unique_args AND NOT EXISTS (SELECT FROM added)
+    SELECT :id, :name, :args, :queue, 'cancelled', :max_attempts, now(),
+           CASE WHEN EXISTS (SELECT FROM recent)
+                THEN 'one with the same arguments was enqueued within ' || :period || ' s'
+                ELSE 'one with the same arguments has not ended' END
+    FROM known WHERE known.key IS NOT NULL AND NOT EXISTS (SELECT FROM added)
     ON CONFLICT DO NOTHING
     """
 ).bindparams(
@@ -184,7 +196,16 @@ _RECORD = text(
     bindparam("args", type_=JSONB),
     bindparam("canvas", type_=JSONB(none_as_null=True)),
     bindparam("limited", type_=Boolean),
-    bindparam("unique_args", type_=Boolean),
+    bindparam("period", type_=Integer),
+)
+
+# Nobody else decides about this key until the caller commits: the lock that jobs.enqueue takes. A statement of its own,
+# so that the next one sees what was committed while this one waited.
+_LOCK_KEY = text(
+    """
+    SELECT pg_advisory_xact_lock(
+        hashtextextended(:name || '/' || md5(CAST(CAST(:unique_args AS jsonb) AS text)), 7))
+    """
 )
 
 _REFUSE = text(
@@ -229,6 +250,9 @@ def record(
     if reason := unstorable(args):
         refuse(connection, id, job, reason)
         return
+    unique_args, period = _unique_args(job, args), job.unique_seconds if job.unique_args else 0
+    if period:
+        connection.execute(_LOCK_KEY, {"name": job.name, "unique_args": unique_args})
     connection.execute(
         _RECORD,
         {
@@ -239,10 +263,21 @@ def record(
             "args": args,
             "limited": is_limited(job),
             "limit_key": job.name if job.max_running is not None else None,
-            "unique_args": job.unique_args,
+            "unique_args": unique_args,
+            "period": period,
             "canvas": canvas,
         },
     )
+
+
+def _unique_args(job: Job, args: dict[str, Any]) -> str | None:
+    """Return the JSON that a job's key is made of: with what was left out, as the client would have stored it."""
+    if not job.unique_args:
+        return None
+    try:
+        return payload(job, args)
+    except BadPayload:  # it will end dead, with the reason
+        return encode(args)
 
 
 def refuse(connection: Connection, id: UUID, job: Job, reason: str) -> None:

@@ -8,12 +8,14 @@ whole platform.
 from __future__ import annotations
 
 import datetime as dt
+import math
 import os
 import signal
 import socket
 import sys
 import threading
 import time
+from contextlib import suppress
 from types import FrameType
 from typing import Any, ClassVar
 
@@ -24,7 +26,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from kitaab_jobs.db.engines import libpq_url, primary
 from kitaab_jobs.db.migrate import sync_kinds
 from kitaab_jobs.errors import KitaabError
-from kitaab_jobs.runtime import endings, fires, ledger, outbox, roster
+from kitaab_jobs.runtime import editions, endings, fires, ledger, outbox, roster
+from kitaab_jobs.runtime.fire_records import Ticked
 from kitaab_jobs.runtime.logs import logger
 from kitaab_jobs.runtime.relay import RESCUE_SECONDS, Relay
 from kitaab_jobs.runtime.timetable import Schedule, timetable
@@ -52,6 +55,9 @@ class LedgerScheduler(Scheduler):
         self.name = f"beat@{socket.gethostname()}/{os.getpid()}"
         self._touched_at = 0.0
         self._synced = False
+        self._brought_at = -math.inf
+        self._edition: str | None = None
+        self._later: str | None = None
         self._seen_at: dt.datetime | None = None
         self._settled_at = 0.0
         self._beyond = endings.START
@@ -91,7 +97,7 @@ class LedgerScheduler(Scheduler):
         if self._stopping:
             raise SystemExit
         try:
-            self._sync_once()
+            self._bring_timetable()
             wait = self._fire_all()
             self._settle()
             self._touch()
@@ -106,6 +112,8 @@ class LedgerScheduler(Scheduler):
             self._relay.stop()
             self._thread.join(timeout=10)
             self._relay.engine.dispose()
+        with suppress(SQLAlchemyError), self.engine.begin() as connection:
+            editions.leave(connection, self.name)
         super().close()
 
     def _stop_between_ticks(self) -> None:
@@ -127,15 +135,32 @@ class LedgerScheduler(Scheduler):
         """Return the time by which it fires: the database's, so that all beats agree."""
         return roster.clock(connection)
 
-    def _sync_once(self) -> None:
-        if self._synced:
+    def _bring_timetable(self) -> None:
+        """Write this beat's lines into jobs.schedules, when it starts or when no later timetable is at work any more."""
+        if time.monotonic() - self._brought_at < TOUCH_SECONDS:
             return
+        self._edition = self._edition or editions.edition_of(self.lines)
         with self.engine.begin() as connection:
-            sync_kinds(connection)
-            now = self.clock(connection)
-            synced = roster.sync(connection, self.lines, now)
-            moved = roster.replan(connection, now)
-        self._synced = True
+            later = editions.bring(connection, self.name, VERSION, self._edition)
+            if later is None and not self._synced:
+                sync_kinds(connection)
+                now = self.clock(connection)
+                synced = roster.sync(connection, self.lines, now)
+                moved = roster.replan(connection, now)
+        self._brought_at = time.monotonic()
+        if later is None and not self._synced:
+            self._synced = True
+            self._log_synced(synced, moved)
+        elif later is not None and later != self._later:
+            log.warning(
+                f"the timetable of this beat is left out: {later} has a later one",
+                action="timetable_left_out",
+                beat=later,
+            )
+            self._synced = False
+        self._later = later
+
+    def _log_synced(self, synced: roster.Synced, moved: list[str]) -> None:
         for name in synced.added:
             log.info(f"{name} added", action="schedule_added", schedule=name)
         for name, fields in synced.changed.items():
@@ -186,7 +211,7 @@ class LedgerScheduler(Scheduler):
         for name, reason in settled.paused.items():
             self._log_paused(name, reason)
 
-    def _log(self, each: fires.Ticked) -> None:
+    def _log(self, each: Ticked) -> None:
         name = each.name
         if each.error is not None:
             log.error(f"{name} failed", action="schedule_failed", schedule=name, error=each.error)

@@ -1,4 +1,4 @@
-"""What operators do with schedules: look, add, edit, pause, resume, run now, backfill, remove.
+"""What operators do with schedules: look, add, edit, pause, resume, run now, remove. `backfills` has the rest.
 
 Each function works on the caller's transaction, which ends with its effect: commit it at once, since a schedule is
 locked against beats until then. `now` is the database's (`roster.clock`), `by` says who asks.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import Any
 from uuid import UUID
 
@@ -17,14 +17,11 @@ from sqlalchemy import Connection, text
 
 from kitaab_jobs.contract import job_named
 from kitaab_jobs.errors import KitaabError, UsageError
-from kitaab_jobs.runtime import endings, fires, roster
-from kitaab_jobs.runtime.fires import Step
-from kitaab_jobs.runtime.policies import MOST_WAITING, Overlap, Verdict
+from kitaab_jobs.runtime import endings, fire_records, fires, roster
+from kitaab_jobs.runtime.fire_records import Step
+from kitaab_jobs.runtime.policies import Verdict
 from kitaab_jobs.runtime.roster import COLUMNS, Entry
 from kitaab_jobs.runtime.timetable import FILE, Schedule
-
-# Fires of one backfill.
-MOST_BACKFILLED = 10_000
 
 _FIND = text(
     f"""
@@ -57,12 +54,6 @@ _HAS_HISTORY = text("SELECT EXISTS (SELECT FROM jobs.fires WHERE schedule = :nam
 _WAITING = text(
     "SELECT fire_at, backfill, reason FROM jobs.waiting_fires WHERE schedule = :name ORDER BY fire_at"
 )
-
-_RECORDED = text(
-    "SELECT fire_at, outcome::text FROM jobs.fires WHERE schedule = :name AND fire_at BETWEEN :since AND :until"
-)
-
-_CREATED = text("SELECT created_at FROM jobs.schedules WHERE name = :name")
 
 _ACTIVE = text(
     """
@@ -206,7 +197,7 @@ def remove(connection: Connection, name: str, *, now: dt.datetime) -> Entry:
 
 def pause(connection: Connection, name: str, *, now: dt.datetime, by: str, note: str) -> Entry:
     """Pause a schedule: until it is resumed its fires are recorded as skipped. Pausing again changes the note."""
-    _locked(connection, name)
+    locked(connection, name)
     connection.execute(_PAUSE, {"name": name, "now": now, "by": by[:128], "note": note})
     paused = get(connection, name)
     roster.stop_waiting(connection, [name], now, "paused", paused.pause or "", backfills=False)
@@ -218,7 +209,7 @@ def resume(connection: Connection, name: str, *, now: dt.datetime) -> Entry:
 
     What was due while it was paused is recorded as skipped, and not caught up on.
     """
-    entry = _locked(connection, name)
+    entry = locked(connection, name)
     if entry.paused_at is None:
         raise UsageError(f"{name} is not paused", remedy="see 'kitaab-jobs schedules show'")
     endings.settle_of(connection, [name], now)
@@ -239,7 +230,7 @@ def run_now(connection: Connection, name: str, *, now: dt.datetime, by: str, bes
 
     Raises `KitaabError` while another run is not over, unless it may run `beside` it.
     """
-    entry = _locked(connection, name)
+    entry = locked(connection, name)
     active = connection.execute(_ACTIVE, {"name": name}).first()
     if active is not None and not beside and entry.overlap != "allow":
         raise KitaabError(
@@ -248,7 +239,7 @@ def run_now(connection: Connection, name: str, *, now: dt.datetime, by: str, bes
         )
     at = now if now.microsecond else now + dt.timedelta(microseconds=1)  # planned fires are at whole seconds
     verdict = Verdict(at, "fire", "run_now", f"{by} asked for it")
-    done = fires.write(connection, [Step(_without_jitter(entry), verdict)], now)
+    done = fire_records.write(connection, [Step(replace(entry, jitter=dt.timedelta(0)), verdict)], now)
     if not done or not done[0].job_ids:
         raise KitaabError(
             f"no run of {name} was enqueued, since a job with the same key has not ended",
@@ -257,114 +248,18 @@ def run_now(connection: Connection, name: str, *, now: dt.datetime, by: str, bes
     return done[0].job_ids[0]
 
 
-# --- backfill ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Backfill:
-    """The planned fires of a range: those to run, and of the others what became of them already.
-
-    `unrecorded` are those to run of which there is no row, though the schedule was there: it was purged since.
-    """
-
-    entry: Entry
-    runs: list[dt.datetime]
-    unrecorded: list[dt.datetime]
-    done: dict[dt.datetime, str]
-    one_by_one: bool
-
-
-def plan_backfill(
-    connection: Connection,
-    name: str,
-    since: dt.datetime,
-    until: dt.datetime,
-    *,
-    now: dt.datetime,
-    overlap: Overlap | None = None,
-) -> Backfill:
-    """Return what `backfill` would do from `since` to `until`, both included.
-
-    What was fired or backfilled is left alone; what was missed or skipped, or never planned (the schedule is younger),
-    is run. One after the other, unless the schedule or `overlap` says "allow".
-    """
-    entry = get(connection, name)
-    if since > until:
-        raise UsageError(
-            f"the range from {since.isoformat()} to {until.isoformat()} is empty", remedy="turn them round"
-        )
-    if until > now:
-        raise UsageError(
-            f"{until.isoformat()} is still to come",
-            remedy=f"backfill up to {now.isoformat(timespec='seconds')}",
-        )
-    planned = entry.plan.fires(since - dt.timedelta(microseconds=1), until, MOST_BACKFILLED + 1)
-    if len(planned) > MOST_BACKFILLED:
-        raise UsageError(
-            f"{name} has more than {MOST_BACKFILLED} fires from {since.isoformat()} to {until.isoformat()}",
-            remedy="take a shorter range",
-        )
-    one_by_one = (overlap or entry.overlap) != "allow"
-    values = {"name": name, "since": since, "until": until}
-    recorded = {row.fire_at: row.outcome for row in connection.execute(_RECORDED, values)}
-    done = {at: outcome for at, outcome in recorded.items() if outcome in ("fired", "backfilled")}
-    done |= {row["fire_at"]: "waiting" for row in waiting(connection, name)}
-    # What is due just now is beat's to fire.
-    if entry.next_fire_at is not None:
-        done |= {at: "due" for at in planned if at >= entry.next_fire_at}
-    runs = [at for at in planned if at not in done]
-    created_at = connection.execute(_CREATED, {"name": name}).scalar_one()
-    return Backfill(
-        entry,
-        runs,
-        [at for at in runs if at not in recorded and at > created_at],
-        {at: done[at] for at in planned if at in done},
-        one_by_one,
-    )
-
-
-def backfill(
-    connection: Connection,
-    name: str,
-    since: dt.datetime,
-    until: dt.datetime,
-    *,
-    now: dt.datetime,
-    by: str,
-    overlap: Overlap | None = None,
-) -> Backfill:
-    """Run the fires of a range that were not run; see `plan_backfill`. All of them, or none."""
-    _locked(connection, name)
-    plan = plan_backfill(connection, name, since, until, now=now, overlap=overlap)
-    reason = f"{by} backfilled from {since.isoformat()} to {until.isoformat()}"
-    if plan.one_by_one and len(waiting(connection, name)) + len(plan.runs) > MOST_WAITING:
-        raise UsageError(
-            f"{len(plan.runs)} fires are to run one after the other, and {MOST_WAITING} may wait",
-            remedy="take a shorter range, or let them run beside each other",
-        )
-    entry = _without_jitter(plan.entry)
-    action: Any = "wait" if plan.one_by_one else "fire"
-    steps = [Step(entry, Verdict(at, action, "backfill", reason), backfill=True) for at in plan.runs]
-    if steps:
-        fires.write(connection, steps, now)
-    return plan
-
-
-def _without_jitter(entry: Entry) -> Entry:
-    return replace(entry, jitter=dt.timedelta(0))
-
-
 # --- names ---------------------------------------------------------------------------------------
 
 
-def _locked(connection: Connection, name: str) -> Entry:
+def locked(connection: Connection, name: str) -> Entry:
+    """Lock a schedule against beats and return it; raise `UsageError` where there is none of that name."""
     for entry in roster.locked(connection, [name]):
         return entry
     raise _no_such(connection, name)
 
 
 def _live(connection: Connection, name: str, what: str, instead: str) -> Entry:
-    entry = _locked(connection, name)
+    entry = locked(connection, name)
     if entry.source == "file":
         raise UsageError(
             f"{name} stands in {FILE}, and cannot be {what} live",

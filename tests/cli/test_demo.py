@@ -78,15 +78,16 @@ def test_it_shows_what_the_platform_does_and_ends_by_itself(demo: Demo) -> None:
     assert "lost" not in said
 
 
-def test_a_postmaster_that_is_killed_is_said_once_and_waited_out(demo: Demo, folder: Path) -> None:
+def test_a_postmaster_that_is_killed_is_waited_out(demo: Demo, folder: Path) -> None:
     process = demo("--for", "20s")
     said = until(process, r" records ")
     pid = json.loads((folder / "postgres" / "server.json").read_text())["pid"]
     os.kill(pid, signal.SIGKILL)
     said += process.communicate(timeout=300)[0]
     assert process.returncode == 0, said
-    assert said.count("the connection to PostgreSQL is lost, waiting for it") == 1
-    assert said.count("PostgreSQL is back") == 1
+    assert re.search(r"PostgreSQL .* it is started again on port", said)
+    # It is started again so soon that the demo may not notice; test_patience.py has the outage that lasts.
+    assert said.count("the connection to PostgreSQL is lost, waiting for it") <= 1
     assert re.search(r"\n  Jobs +[1-9]\d* succeeded", said.partition("Summary")[2])
     assert is_gone(pid)
 

@@ -67,7 +67,7 @@ def ledger_of_page(ledger: Engine) -> Engine:
         id=id(4),
         at=ago(seconds=70),
         name="reminders.deliver",
-        queue="reminders",
+        queue="sending",
         attempt=5,
         group_name="import-6",
         worker="worker@host/4711",

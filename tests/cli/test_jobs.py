@@ -11,13 +11,17 @@ import select
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import Engine, event, text
+from sqlalchemy import Connection, Engine, event, text
 
 from kitaab_jobs.contract import QUEUES
 from kitaab_jobs.runtime import operators
+from kitaab_jobs.runtime.operators import Filter
+from kitaab_jobs.runtime.tail import Endings
 from tests.cli.conftest import PROGRAM, ROOT, Command, Start
 from tests.cli.rows import add, ago, change, fill
 
@@ -64,6 +68,22 @@ class TestList:
         for words in (["--name", "progress"], ["--older-than", "4d"], ["--queue", "long"], ["--name", ""]):
             assert listed(command, *words) == [], words
         assert len(listed(command, "--limit", 1)) == 1
+
+    def test_each_kind_of_id_has_its_place(self, command: Command, ledger: Engine) -> None:
+        """Ids of our own, which grow with time; those of plain Celery messages; and one from a clock far ahead."""
+        ours = [
+            add(ledger, "succeeded", id=UUID(int=(n << 80) + (7 << 76) + (2 << 62)), at=ago(hours=9 - n))
+            for n in (1, 3, 5, 7)
+        ]
+        plain = [add(ledger, "dead", at=ago(hours=9 - n)) for n in (0, 2, 4, 6)]
+        ahead = add(
+            ledger, "ready", id=UUID(int=(0x7000_0000_0000 << 80) + (7 << 76) + (2 << 62)), at=ago(hours=1)
+        )
+        newest_first = [ahead, *(id for pair in zip(ours[::-1], plain[::-1], strict=True) for id in pair)]
+        for limit in (1, 2, 5, 9, 50):
+            assert listed(command, "--limit", limit) == [str(id) for id in newest_first[:limit]]
+        assert listed(command, "--state", "dead", "--limit", 2) == [str(id) for id in plain[:1:-1]]
+        assert listed(command, "--state", "succeeded", "--older-than", "5h") == [str(ours[1]), str(ours[0])]
 
     def test_what_is_special_in_like_is_not_special_in_a_name(self, command: Command, ledger: Engine) -> None:
         odd = add(ledger, "ready", name="odd%_\\name")
@@ -257,7 +277,14 @@ class TestStats:
             fill(connection, 500, "running")
         with ledger.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text("VACUUM ANALYZE jobs.jobs"))
-        said: list[str] = []
+        looks: dict[str, Callable[[Connection], Any]] = {
+            "stats": lambda connection: connection.execute(operators._STATS).scalars(),
+            "list": lambda connection: operators.find(connection, Filter(), 50),
+            "list --state succeeded": lambda c: operators.find(c, Filter(states=("succeeded",)), 50),
+            "list --state running": lambda c: operators.find(c, Filter(states=("running",)), 50),
+            "list --name": lambda c: operators.find(c, Filter(name="progress.*"), 50),
+            "list --queue": lambda c: operators.find(c, Filter(queue="default"), 50),
+        }
 
         @event.listens_for(ledger, "before_cursor_execute", retval=True)
         def explain(_c: object, _cursor: object, sql: str, values: object, *_: object) -> tuple[str, object]:
@@ -265,12 +292,12 @@ class TestStats:
 
         try:
             with ledger.connect() as connection:
-                said = list(connection.execute(operators._STATS).scalars())
+                plans = {name: "\n".join(look(connection)) for name, look in looks.items()}
         finally:
             event.remove(ledger, "before_cursor_execute", explain)
-        plan = "\n".join(said)
-        assert "Index" in plan
-        assert "Seq Scan" not in plan, plan
+        for name, plan in plans.items():
+            assert "Index" in plan, name
+            assert "Seq Scan" not in plan, f"{name}: {plan}"
 
 
 class TestTail:
@@ -314,7 +341,7 @@ class TestTail:
 
     def test_more_ends_at_once_than_one_look_takes(self, ledger: Engine) -> None:
         with ledger.connect() as connection:
-            endings = operators.Endings(connection)
+            endings = Endings(connection)
             fill(connection, 2_500, "succeeded", dt.timedelta(0))
             sizes = [len(endings.new(connection)) for _ in range(4)]
         assert sizes == [1000, 1000, 500, 0]

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from sqlalchemy import Engine, text
 
-from kitaab_jobs.runtime import operators
+from kitaab_jobs.runtime import changes
 from tests.cli.conftest import PROGRAM, ROOT, Command, Start
 from tests.cli.rows import add, ago, change, get, states
 from tests.devstack.observe import wait_for
@@ -27,7 +27,7 @@ ENDED = ("succeeded", "dead", "cancelled")
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches of two."""
-    monkeypatch.setattr(operators, "BATCH", 2)
+    monkeypatch.setattr(changes, "BATCH", 2)
 
 
 class TestRetry:
@@ -95,7 +95,7 @@ class TestRetry:
     def test_of_those_with_one_key_the_newest_runs(
         self, command: Command, ledger: Engine, monkeypatch: pytest.MonkeyPatch, batch: int
     ) -> None:
-        monkeypatch.setattr(operators, "BATCH", batch)
+        monkeypatch.setattr(changes, "BATCH", batch)
         # Whatever the order of their ids, which are any where a Celery client has sent them.
         mid, new, old = (add(ledger, "dead", unique_key="k", at=ago(hours=hours)) for hours in (2, 1, 3))
         elsewhere = add(ledger, "dead", name="reminders.dispatch", unique_key="k")
@@ -260,14 +260,14 @@ class TestCancel:
         self, command: Command, ledger: Engine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         id = add(ledger, "published")
-        plan = operators.plan
+        plan = changes.plan
 
         def and_it_starts(*words: object) -> object:
             found = plan(*words)  # type: ignore[arg-type]
             change(ledger, id, "state = 'running', heartbeat_at = now(), started_at = now(), attempt = 1")
             return found
 
-        monkeypatch.setattr(operators, "plan", and_it_starts)
+        monkeypatch.setattr(changes, "plan", and_it_starts)
         assert command("jobs", "cancel", id, "--yes") == (0, "1 job asked to stop (running)\n", "")
 
     def test_a_row_that_somebody_has_locked(self, start: Start, ledger: Engine) -> None:
@@ -387,16 +387,16 @@ class TestBatches:
     def test_each_has_a_transaction_of_its_own(
         self, command: Command, ledger: Engine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(operators, "BATCH", 2)
+        monkeypatch.setattr(changes, "BATCH", 2)
         ids = [add(ledger, "dead") for _ in range(5)]
-        real, calls = operators._change, iter(range(9))
+        real, calls = changes._change, iter(range(9))
 
         def interrupted(*words: object) -> object:
             if next(calls) == 2:
                 raise KeyboardInterrupt
             return real(*words)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(operators, "_change", interrupted)
+        monkeypatch.setattr(changes, "_change", interrupted)
         assert command("jobs", "retry", "--yes")[:2] == (130, "4 jobs will run again\n")
         assert sorted(states(ledger, *ids)) == ["dead"] + ["ready"] * 4
 

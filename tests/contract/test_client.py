@@ -164,7 +164,10 @@ class TestRefused:
             ({"unique_key": "a\0b"}, "NUL"),
             ({"priority": 2**31}, "priority 2147483648 is out of range"),
             ({"max_attempts": 0}, "max_attempts is 0"),
-            ({"queue": "lnog"}, "no queue is called 'lnog': the queues are default, reminders, long"),
+            (
+                {"queue": "lnog"},
+                "no queue is called 'lnog': the queues are default, reminders, sending, long",
+            ),
         ],
     )
     def test_option(self, connection: Connection, options: dict[str, Any], message: str) -> None:

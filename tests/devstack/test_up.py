@@ -86,11 +86,11 @@ def test_ctrl_c_while_it_starts(up: Up, folder: Path) -> None:
 def test_kill_9_of_the_whole_platform_leaves_nothing_and_it_starts_again(up: Up, folder: Path) -> None:
     first = up()
     until_ready(first)
-    started = {"worker", "long", "beat", "flower"}
+    started = {"worker", "sending", "long", "beat", "flower"}
     wait_for(lambda: started <= {log.stem for log in (folder / "logs").glob("*.log")})
     # The worker's own children are there, and are the ones that a kill -9 tends to leave.
     wait_for(
-        lambda: len([words for words in family_words(first.pid) if "--hostname" in words]) >= 5, seconds=60
+        lambda: len([words for words in family_words(first.pid) if "--hostname" in words]) >= 8, seconds=60
     )
     everyone = [child.pid for child in family(first.pid)]
     first.kill()

@@ -60,6 +60,7 @@ RUN = {
     "export KITAAB_REDIS_URL=redis://:...@redis/0": "test_own_servers",
     "kitaab-jobs migrate": "test_own_servers",
     "celery -A kitaab_jobs worker --queues default,reminders": "test_own_servers",
+    "celery -A kitaab_jobs worker --queues sending --prefetch-multiplier 1 --hostname sending@%h": "test_own_servers",
     "celery -A kitaab_jobs worker --queues long --concurrency 1 --prefetch-multiplier 1 --hostname long@%h": "test_own_servers",
     "celery -A kitaab_jobs beat": "test_own_servers",
     "celery -A kitaab_jobs flower --address=127.0.0.1": "test_flower",
@@ -224,6 +225,10 @@ def test_own_servers(stack: dict[str, str]) -> None:
     assert migrated.returncode == 0, migrated.stderr
     for command, ready in (
         ("celery -A kitaab_jobs worker --queues default,reminders --hostname readme@%h", "ready."),
+        (
+            "celery -A kitaab_jobs worker --queues sending --prefetch-multiplier 1 --hostname sending@%h",
+            "ready.",
+        ),
         (
             "celery -A kitaab_jobs worker --queues long --concurrency 1 --prefetch-multiplier 1 --hostname long@%h",
             "ready.",

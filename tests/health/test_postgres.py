@@ -174,6 +174,19 @@ def test_schedules_that_are_overdue_or_paused_by_beat(own_doctor: Doctor, run_sq
     assert (found.level, found.what) == ("warn", "overdue for more than 60 s: late")
 
 
+def test_beats_with_different_timetables(own_doctor: Doctor, run_sql: Run) -> None:
+    add = "INSERT INTO jobs.processes (name, kind, version, timetable) VALUES"
+    assert own_doctor.check("processes.timetables").what == "no beat runs"
+    run_sql(f"{add} ('beat@a', 'beat', '1', 'old'), ('beat@b', 'beat', '1', 'old')")
+    assert own_doctor.check("processes.timetables").level == "ok"
+    run_sql(f"{add} ('beat@c', 'beat', '1', 'new')")
+    found = own_doctor.check("processes.timetables")
+    assert found.level == "warn"
+    assert "2 versions of beat_schedule.py: beat@a, beat@b and beat@c" in found.what
+    run_sql("UPDATE jobs.processes SET seen_at = now() - interval '31 seconds' WHERE timetable = 'old'")
+    assert own_doctor.check("processes.timetables").level == "ok"
+
+
 def test_processes_that_run_and_that_do_not(own_doctor: Doctor, run_sql: Run) -> None:
     for kind in ("worker", "beat", "relay"):
         found = own_doctor.check(f"processes.{kind}")

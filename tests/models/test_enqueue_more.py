@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import threading
 import time
 from typing import Any
@@ -125,6 +126,70 @@ def test_a_job_that_comes_after_a_group_is_scheduled(world: World) -> None:
         id=id,
     )
     assert tuple(row) == ("scheduled", "b", "a")
+
+
+CHAINED = "SELECT jobs.enqueue('progress.refresh', group_name => :group, after_group => :after)"
+
+
+def chain(world: World, *edges: str) -> None:
+    """Enqueue a job for each "ab": one of group a that waits for b."""
+    for edge in edges:
+        world.one(CHAINED, group=edge[0], after=edge[1])
+
+
+@pytest.mark.parametrize(
+    ("before", "last", "way"),
+    [
+        (["ab"], "ba", "'a' waits for 'b'"),
+        (["ab", "bc"], "ca", "'a' waits for 'b', which waits for 'c'"),
+        (["cd", "bc", "ab"], "da", "'a' waits for 'b', which waits for 'c', which waits for 'd'"),
+        (["zb", "xb", "ab", "ya", "yz"], "bz", "'z' waits for 'b'"),
+    ],
+)
+def test_groups_that_would_wait_for_each_other_are_refused(
+    before: list[str], last: str, way: str, world: World
+) -> None:
+    chain(world, *before)
+    with world.refused(INVALID, f"group '{last[0]}' would wait for itself: {way}"):
+        chain(world, last)
+    with world.refused(INVALID, way):
+        world.all(
+            "SELECT jobs.enqueue_many('progress.refresh', CAST(ARRAY['{}', '{}'] AS jsonb[]),"
+            " group_name => :group, after_group => :after)",
+            group=last[0],
+            after=last[1],
+        )
+
+
+def test_any_other_graph_of_groups_is_accepted(world: World) -> None:
+    """A random graph, against a search that is plain and slow: what closes no circle is added, and nothing else is."""
+    chosen = random.Random(11)
+    edges: set[str] = set()
+
+    def reaches(start: str, goal: str) -> bool:
+        return start == goal or any(reaches(edge[1], goal) for edge in edges if edge[0] == start)
+
+    refused = 0
+    for _ in range(150):
+        edge = "".join(chosen.sample("abcdefghij", 2))
+        if reaches(edge[1], edge[0]):
+            refused += 1
+            with world.refused(INVALID, "would wait for itself"):
+                chain(world, edge)
+        else:
+            chain(world, edge)
+            edges.add(edge)
+    assert refused > 20
+    assert len(edges) > 20
+
+
+def test_what_has_begun_waits_no_more(world: World) -> None:
+    """The circle is closed only while its other half still waits."""
+    chain(world, "ab")
+    world.run("UPDATE jobs.jobs SET after_group = NULL, state = 'ready'")
+    chain(world, "ba")
+    world.run("UPDATE jobs.jobs SET state = 'cancelled', finished_at = now()")
+    chain(world, "ab")
 
 
 # Many

@@ -40,6 +40,7 @@ TABLES = """
     jobs.fires            -      S         SIuD
     jobs.waiting_fires    -      S         SID
     jobs.processes        -      S         SIUD
+    jobs.timetables       -      S         SI
     jobs.deliveries       S      S         SIU
     jobs.notices          S      S         SIU
     jobs.zone_data        -      S         SIU

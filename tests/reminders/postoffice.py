@@ -109,12 +109,12 @@ class PostOffice:
             args = {"zone": "UTC", "delivery_ids": list(ids)}
             return enqueue(connection, contract.REMINDERS_DELIVER, args)
 
-    def start(self, job: UUID, budget: float = 8.0) -> Ended:
+    def start(self, job: UUID, budget: float = sending.BUDGET) -> Ended:
         """Run a job as a worker does, from its message on."""
         self.run("UPDATE jobs.jobs SET state = 'published', run_at = now() WHERE id = :id", id=job)
         return execute(self.runner(budget), job, {}, from_ledger=True)
 
-    def runner(self, budget: float = 8.0) -> Runner:
+    def runner(self, budget: float = sending.BUDGET) -> Runner:
         settings = self.settings
 
         def deliver(session: Session, now: dt.datetime, payload: contract.Deliver, job: Context) -> Delivered:
@@ -131,7 +131,7 @@ class PostOffice:
         heartbeat = Heartbeat(self.worker)
         return Runner(contract.REMINDERS_DELIVER, deliver, self.worker, "here/1", heartbeat, True)
 
-    def deliver(self, *ids: int, budget: float = 8.0) -> dict[str, int]:
+    def deliver(self, *ids: int, budget: float = sending.BUDGET) -> dict[str, int]:
         """Enqueue and run one job, and return its report where it succeeded."""
         ended = self.start(self.enqueue(*ids), budget)
         if ended.error is not None:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import psutil
 
+from kitaab_jobs.devstack.spawn import spawn
+
 OPTIONS = {
     "worker": ("--concurrency", "2", "--loglevel", "INFO"),
     "beat": ("--loglevel", "INFO"),
@@ -68,13 +70,13 @@ class Process:
     def __init__(self, platform: Celery, command: str, options: tuple[str, ...], env: dict[str, str]) -> None:
         self.log = platform.folder / f"{command}-{len(platform.started)}.log"
         with self.log.open("wb") as log:
-            self.popen = subprocess.Popen(
+            # SIGQUIT where the tests are killed: a worker ends its children, which SIGKILL would leave behind.
+            self.popen = spawn(
                 platform.command(command, *OPTIONS[command], *options),
+                log=log,
                 env=platform.env | env,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
+                death_signal=signal.SIGQUIT,
+                cwd=Path.cwd(),
             )
         self.pid = self.popen.pid
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
@@ -34,17 +34,17 @@ def running(relay: Relay) -> Iterator[threading.Thread]:
         assert not thread.is_alive()
 
 
-def messages(redis_url: str) -> list[dict[str, Any]]:
-    """Return what waits in all queues, in the order in which it would be taken."""
+def messages(redis_url: str, queues: Iterable[str] = QUEUES) -> list[dict[str, Any]]:
+    """Return what waits in the queues, in the order in which it would be taken."""
     client = Redis.from_url(redis_url)
     try:
-        return [json.loads(raw) for queue in QUEUES for raw in reversed(client.lrange(queue, 0, -1))]
+        return [json.loads(raw) for queue in queues for raw in reversed(client.lrange(queue, 0, -1))]
     finally:
         client.close()
 
 
-def ids(redis_url: str) -> list[UUID]:
-    return [UUID(message["headers"]["id"]) for message in messages(redis_url)]
+def ids(redis_url: str, queues: Iterable[str] = QUEUES) -> list[UUID]:
+    return [UUID(message["headers"]["id"]) for message in messages(redis_url, queues)]
 
 
 def add_ready(engine: Engine, count: int) -> list[UUID]:

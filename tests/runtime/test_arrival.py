@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import threading
+import time
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine, text
 
 from kitaab_jobs import contract
 from kitaab_jobs.client import enqueue
@@ -20,13 +23,14 @@ FEW = Job("sample.few", "only some at once", max_running=2)
 NARROW = Queue("narrow", "one by one", max_running=1)
 IN_NARROW = Job("sample.narrow", "in a queue with a limit", queue="narrow")
 ONCE = Job("sample.once", "never twice with the same arguments", unique_args=True)
+HOURLY = Job("sample.hourly", "once in an hour", contract.Batch, unique_args=True, unique_seconds=3600)
 
 
 @pytest.fixture(autouse=True)
 def _kinds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(contract.QUEUES, NARROW.name, NARROW)
     monkeypatch.setattr(ledger, "_LIMITED_QUEUES", [NARROW.name])
-    for job in (FEW, IN_NARROW, ONCE):
+    for job in (FEW, IN_NARROW, ONCE, HOURLY):
         monkeypatch.setitem(contract.JOBS, job.name, job)
 
 
@@ -106,11 +110,94 @@ class TestRecord:
         ledger.record(connection, id, ONCE, {})
         assert rows.state(connection, id) == "cancelled"
 
-    def test_the_same_message_again_changes_nothing(self, connection: Connection) -> None:
+    @pytest.mark.parametrize("job", [ONCE, HOURLY])
+    def test_the_same_message_again_changes_nothing(self, connection: Connection, job: Job) -> None:
         id = uuid4()
-        ledger.record(connection, id, ONCE, {})
-        ledger.record(connection, id, ONCE, {})
+        ledger.record(connection, id, job, {})
+        ledger.record(connection, id, job, {})
         assert rows.state(connection, id) == "published"
+
+    @pytest.mark.parametrize("args", [{}, {"limit": 2000}])
+    def test_what_was_left_out_is_part_of_the_key(self, connection: Connection, args: dict[str, Any]) -> None:
+        """The client stores arguments with their defaults; a plain message has what its sender wrote."""
+        sync_kinds(connection)
+        enqueue(connection, HOURLY.name, args)
+        same, other = uuid4(), uuid4()
+        ledger.record(connection, same, HOURLY, {})
+        row = rows.get(connection, same)
+        assert (row.state, row.args) == ("cancelled", {})
+        ledger.record(connection, other, HOURLY, {"limit": 1})
+        assert rows.state(connection, other) == "published"
+        assert rows.get(connection, other).unique_key == _key_of(connection, {"limit": 1})
+
+    @pytest.mark.parametrize("before", ["running", "succeeded", "dead"])
+    def test_a_period_counts_though_the_job_has_ended(self, connection: Connection, before: str) -> None:
+        key = _key_of(connection, {"limit": 2000})
+        within, after = uuid4(), uuid4()
+        first = rows.add(connection, before, name=HOURLY.name, unique_key=key)
+        ledger.record(connection, within, HOURLY, {})
+        row = rows.get(connection, within)
+        assert (row.state, row.error) == (
+            "cancelled",
+            "one with the same arguments was enqueued within 3600 s",
+        )
+        connection.execute(
+            text("UPDATE jobs.jobs SET created_at = now() - interval '61 minutes' WHERE id = :id"),
+            {"id": first},
+        )
+        ledger.record(connection, after, HOURLY, {})
+        assert rows.state(connection, after) == ("cancelled" if before == "running" else "published")
+
+    def test_what_was_cancelled_leaves_its_period_free(self, connection: Connection) -> None:
+        rows.add(connection, "cancelled", name=HOURLY.name, unique_key=_key_of(connection, {"limit": 2000}))
+        id = uuid4()
+        ledger.record(connection, id, HOURLY, {})
+        assert rows.state(connection, id) == "published"
+
+    def test_two_that_arrive_at_once_within_a_period_are_one(self, database: Engine) -> None:
+        """The second waits for the first one's commit, though that job has ended by then."""
+        first, second = uuid4(), uuid4()
+
+        def arrive() -> None:
+            with database.begin() as other:
+                ledger.record(other, second, HOURLY, {})
+
+        late = threading.Thread(target=arrive)
+        with database.begin() as connection:
+            ledger.record(connection, first, HOURLY, {})
+            connection.execute(rows.DELETE, {"id": first})
+            rows.add(
+                connection,
+                "succeeded",
+                id=first,
+                name=HOURLY.name,
+                unique_key=_key_of(connection, {"limit": 2000}),
+            )
+            late.start()
+            _until_it_waits(database)
+        late.join(20)
+        with database.begin() as connection:
+            assert rows.state(connection, second) == "cancelled"
+
+
+def _key_of(connection: Connection, args: dict[str, Any]) -> str:
+    """What the client has always used: the hash of the arguments as PostgreSQL writes them."""
+    return str(
+        connection.scalar(text("SELECT md5(CAST(CAST(:args AS jsonb) AS text))"), {"args": json.dumps(args)})
+    )
+
+
+def _until_it_waits(database: Engine) -> None:
+    deadline = time.monotonic() + 20
+    with database.connect() as watcher:
+        while not watcher.scalar(
+            text(
+                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+                " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+            )
+        ):
+            assert time.monotonic() < deadline, "it never waited"
+            time.sleep(0.01)
 
 
 BIG = {"note": "x" * MAX_PAYLOAD_BYTES}

@@ -216,6 +216,7 @@ class TestStop:
         assert platform.effects(note) == 1
 
     def test_beat(self, platform: Platform) -> None:
+        """Nor has it printed a traceback before, though other tests have taken its Redis away."""
         beat = platform.beat
         assert beat.terminate(seconds=10) == 0
         assert "Traceback" not in beat.output

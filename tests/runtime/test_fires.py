@@ -11,7 +11,8 @@ from sqlalchemy import Connection, Engine, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from kitaab_jobs.runtime import fires, schedules
-from kitaab_jobs.runtime.fires import Due, Ticked
+from kitaab_jobs.runtime.fire_records import Ticked
+from kitaab_jobs.runtime.fires import Due
 from tests.runtime import rows
 
 NOON = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)

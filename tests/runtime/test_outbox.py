@@ -114,9 +114,32 @@ class TestSeconds:
         assert outbox.seconds_each(connection, [contract.PROGRESS_REFRESH]) == {}
 
 
+@pytest.mark.parametrize("limited", [False, True], ids=["free", "limited"])
+def test_the_ledger_is_not_read_whole_however_many_wait(connection: Connection, limited: bool) -> None:
+    connection.execute(
+        text(
+            """
+            INSERT INTO jobs.jobs (id, name, queue, state, max_attempts, limit_key)
+            SELECT gen_random_uuid(), 'progress.refresh', 'default', 'ready', 5, :limit_key
+            FROM generate_series(1, 30000)
+            """
+        ),
+        {"limit_key": "progress.refresh" if limited else None},
+    )
+    connection.execute(text("ANALYZE jobs.jobs"))
+    read = text("SELECT seq_tup_read FROM pg_stat_xact_user_tables WHERE relid = 'jobs.jobs'::regclass")
+    connection.execute(text("UPDATE jobs.kinds SET max_running = 10 WHERE name = 'progress.refresh'"))
+    before = connection.scalar(read)
+    assert len(outbox.take(connection, {"default": 10}, QUEUES.values(), limited_kinds=limited)) == 10
+    if not limited:
+        assert outbox.strangers(connection, QUEUES) == {}
+    assert connection.scalar(read) == before
+
+
 def test_strangers(connection: Connection) -> None:
     for queue, state in [("old", "ready"), ("old", "ready"), ("older", "ready"), ("old", "running")]:
         rows.add(connection, state, queue=queue)
+    rows.add(connection, "ready", queue="older", limit_key="progress.refresh")
     rows.add(connection, "ready")
-    assert outbox.strangers(connection, QUEUES) == {"old": 2, "older": 1}
+    assert outbox.strangers(connection, QUEUES) == {"old": 2, "older": 2}
     assert outbox.strangers(connection, [*QUEUES, "old", "older"]) == {}

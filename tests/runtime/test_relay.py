@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -18,8 +19,10 @@ from sqlalchemy import Connection, Engine, text
 from structlog.testing import capture_logs
 
 from kitaab_jobs import contract
-from kitaab_jobs.client import enqueue
+from kitaab_jobs.client import enqueue, enqueue_many
 from kitaab_jobs.contract import QUEUES
+from kitaab_jobs.devstack.processes import platform_processes
+from kitaab_jobs.devstack.supervisor import Process
 from kitaab_jobs.runtime import ledger, outbox
 from kitaab_jobs.runtime import relay as relay_module
 from kitaab_jobs.runtime.relay import Relay
@@ -45,7 +48,7 @@ class TestPublish:
         assert make_relay().publish() is False
         (message,) = messages(redis_url)
         assert (message["headers"]["id"], message["headers"]["task"]) == (str(id), "reminders.deliver")
-        assert message["properties"]["delivery_info"]["routing_key"] == "reminders"
+        assert message["properties"]["delivery_info"]["routing_key"] == "sending"
         assert message["headers"]["kwargsrepr"] == "{'zone': 'UTC', 'delivery_ids': [1]}"
         assert states(effects) == {"published": 1}
 
@@ -116,6 +119,34 @@ class TestPublish:
 def take(connection: Connection) -> list[UUID]:
     found = outbox.take(connection, {"default": 3}, QUEUES.values(), limited_kinds=True)
     return [row.id for row in found]
+
+
+def queues_of(process: Process) -> list[str]:
+    """Return the queues that a process of the stack takes from."""
+    words = list(process.command)
+    return words[words.index("--queues") + 1].split(",") if "--queues" in words else []
+
+
+def test_a_due_minute_is_dispatched_while_sending_fills_its_queue(
+    effects: Engine, make_relay: MakeRelay, redis_url: str, tmp_path: Path
+) -> None:
+    """Whoever dispatches has nothing to send before, in the workers that `kitaab-jobs up` starts."""
+    workers = [queues for process in platform_processes(tmp_path) if (queues := queues_of(process))]
+    assert Counter(queue for queues in workers for queue in queues) == Counter(QUEUES.keys())
+    [beside] = [queues for queues in workers if contract.REMINDERS_DISPATCH.queue in queues]
+    relay = make_relay()
+    with effects.begin() as connection:
+        sending = enqueue_many(
+            connection, contract.REMINDERS_DELIVER, [{"zone": "UTC", "delivery_ids": [1]}] * 100
+        )
+    relay.publish()
+    waiting = ids(redis_url)
+    assert len(waiting) > relay_module.FEW_MESSAGES
+    assert set(waiting) <= set(sending)
+    with effects.begin() as connection:
+        dispatch = enqueue(connection, contract.REMINDERS_DISPATCH)
+    relay.publish()
+    assert ids(redis_url, beside) == [dispatch]
 
 
 class TestBackPressure:
@@ -239,7 +270,9 @@ class TestFailedPublish:
         assert ids(redis_url) == [good]
         assert {line["action"] for line in logs} == {"jobs_wait"}
         assert (logs[0]["queue"], logs[0]["jobs"]) == ("lnog", 1)
-        assert logs[0]["reason"] == "no queue is called 'lnog': the queues are default, reminders, long"
+        assert (
+            logs[0]["reason"] == "no queue is called 'lnog': the queues are default, reminders, sending, long"
+        )
         with effects.connect() as connection:
             assert (rows.state(connection, odd), rows.get(connection, odd).attempt) == ("ready", 0)
 

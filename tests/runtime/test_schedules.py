@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine, text
 
 from kitaab_jobs import contract
 from kitaab_jobs.errors import BadCron, KitaabError, UsageError
-from kitaab_jobs.runtime import fires, roster, schedules
+from kitaab_jobs.runtime import backfills, fires, roster, schedules
 from kitaab_jobs.runtime.timetable import Schedule
 from tests.runtime import rows
 from tests.runtime.test_fires import (
@@ -191,7 +191,7 @@ class TestPause:
         add_schedule(connection, "a", overlap="queue")
         for n in range(2):
             tick(connection, "a", NOON + n * HOUR)
-        schedules.backfill(connection, "a", NOON - HOUR, NOON - HOUR, now=NOON + HOUR, by="amira")
+        backfills.run(connection, "a", NOON - HOUR, NOON - HOUR, now=NOON + HOUR, by="amira")
         schedules.pause(connection, "a", now=NOON + HOUR, by="amira", note="")
         assert waiting(connection, "a") == [NOON - HOUR]
         assert explained(connection, "a")[1:] == [(NOON + HOUR, "skipped", "paused")]
@@ -240,7 +240,7 @@ class TestBackfill:
 
     def test_what_was_missed_runs_and_what_ran_is_left(self, connection: Connection) -> None:
         self.missed(connection, "allow")
-        done = schedules.backfill(connection, "a", NOON, NOON + 3 * HOUR, now=NOON + 3.5 * HOUR, by="amira")
+        done = backfills.run(connection, "a", NOON, NOON + 3 * HOUR, now=NOON + 3.5 * HOUR, by="amira")
         assert done.runs == [NOON, NOON + HOUR, NOON + 2 * HOUR]
         assert done.done == {NOON + 3 * HOUR: "fired"}
         assert recorded(connection, "a") == dict.fromkeys(done.runs, "backfilled") | {
@@ -248,13 +248,13 @@ class TestBackfill:
         }
         assert fired_jobs(connection, "a") == [NOON + n * HOUR for n in range(4)]
         assert "amira backfilled from 2026-03-01T12:00:00+00:00" in reason(connection, "a", NOON)
-        again = schedules.backfill(connection, "a", NOON, NOON + 3 * HOUR, now=NOON + 3.5 * HOUR, by="amira")
+        again = backfills.run(connection, "a", NOON, NOON + 3 * HOUR, now=NOON + 3.5 * HOUR, by="amira")
         assert again.runs == []
         assert len(fired_jobs(connection, "a")) == 4
 
     def test_one_after_the_other_unless_they_may_overlap(self, connection: Connection) -> None:
         self.missed(connection)
-        schedules.backfill(connection, "a", NOON, NOON + 3 * HOUR, now=NOON + 3.5 * HOUR, by="amira")
+        backfills.run(connection, "a", NOON, NOON + 3 * HOUR, now=NOON + 3.5 * HOUR, by="amira")
         assert waiting(connection, "a") == [NOON, NOON + HOUR, NOON + 2 * HOUR]
         assert recorded(connection, "a")[NOON] == "missed", "until it runs"
         for n in range(3):
@@ -267,9 +267,7 @@ class TestBackfill:
 
     def test_from_before_the_schedule_was_there(self, connection: Connection) -> None:
         add_schedule(connection, "a")
-        done = schedules.backfill(
-            connection, "a", NOON - 3 * HOUR, NOON, now=NOON, by="amira", overlap="allow"
-        )
+        done = backfills.run(connection, "a", NOON - 3 * HOUR, NOON, now=NOON, by="amira", overlap="allow")
         assert done.runs == [NOON - 3 * HOUR, NOON - 2 * HOUR, NOON - HOUR]
         assert done.done == {NOON: "due"}, "that one is beat's to fire"
         tick(connection, "a", NOON)
@@ -277,13 +275,13 @@ class TestBackfill:
 
     def test_a_plan_changes_nothing(self, connection: Connection) -> None:
         self.missed(connection)
-        plan = schedules.plan_backfill(connection, "a", NOON, NOON + 3 * HOUR, now=NOON + 3.5 * HOUR)
+        plan = backfills.plan(connection, "a", NOON, NOON + 3 * HOUR, now=NOON + 3.5 * HOUR)
         assert (len(plan.runs), plan.unrecorded, plan.one_by_one) == (3, [], True)
         connection.execute(text("DELETE FROM jobs.fires WHERE fire_at = :at"), {"at": NOON})
-        plan = schedules.plan_backfill(connection, "a", NOON, NOON + 3 * HOUR, now=NOON + 3.5 * HOUR)
+        plan = backfills.plan(connection, "a", NOON, NOON + 3 * HOUR, now=NOON + 3.5 * HOUR)
         assert (len(plan.runs), plan.unrecorded) == (3, []), "the schedule was not there then"
         connection.execute(text("UPDATE jobs.schedules SET created_at = :at"), {"at": NOON - HOUR})
-        plan = schedules.plan_backfill(connection, "a", NOON, NOON + 3 * HOUR, now=NOON + 3.5 * HOUR)
+        plan = backfills.plan(connection, "a", NOON, NOON + 3 * HOUR, now=NOON + 3.5 * HOUR)
         assert (len(plan.runs), plan.unrecorded) == (3, [NOON])
         assert waiting(connection, "a") == []
 
@@ -301,7 +299,7 @@ class TestBackfill:
     ) -> None:
         self.missed(connection)
         with pytest.raises(UsageError, match=says):
-            schedules.backfill(connection, "a", since, until, now=NOON + 3.5 * HOUR, by="amira")
+            backfills.run(connection, "a", since, until, now=NOON + 3.5 * HOUR, by="amira")
         assert waiting(connection, "a") == []
 
 
@@ -323,7 +321,7 @@ def test_a_worker_has_the_rights_for_all_of_it(effects: Engine, worker_engine: E
         schedules.add(connection, line(overlap="queue"), now=NOW)
         schedules.edit(connection, "a", {"note": "x"}, now=NOW)
         tick(connection, "a", NOON + HOUR)
-        schedules.backfill(connection, "a", NOON, NOON, now=NOON + HOUR, by="amira")
+        backfills.run(connection, "a", NOON, NOON, now=NOON + HOUR, by="amira")
         end_runs(connection, "a")
         fires.release(connection, NOON + HOUR)
         schedules.pause(connection, "a", now=NOON + HOUR, by="amira", note="")

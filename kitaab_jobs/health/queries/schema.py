@@ -111,7 +111,7 @@ _KINDS = text("SELECT name, queue, max_attempts, time_limit FROM jobs.kinds")
 # By the database's clock, which also wrote seen_at.
 _PROCESSES = text(
     """
-    SELECT name, kind, version, extract(epoch FROM clock_timestamp() - seen_at)::float AS seconds_ago
+    SELECT name, kind, version, extract(epoch FROM clock_timestamp() - seen_at)::float AS seconds_ago, timetable
     FROM jobs.processes ORDER BY name
     """
 )

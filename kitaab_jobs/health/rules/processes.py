@@ -48,6 +48,21 @@ def schedules(found: Troubled) -> Verdict:
     return ok("no schedule is overdue, and beat has paused none")
 
 
+def timetables(processes: Iterable[Process]) -> Verdict:
+    """Do all beats bring the same timetable?"""
+    brought: dict[str, list[str]] = {}
+    for process in alive(processes):
+        if process.timetable is not None:
+            brought.setdefault(process.timetable, []).append(process.name)
+    if len(brought) > 1:
+        said = " and ".join(listed(names) for names in brought.values())
+        return warn(
+            f"beats run with {len(brought)} versions of beat_schedule.py: {said}; the one first read last counts",
+            "restart them with the version that is deployed",
+        )
+    return ok("all beats have the same timetable" if brought else "no beat runs")
+
+
 def versions(processes: Iterable[Process], own: str) -> Verdict:
     """Do all processes run the version that is installed here?"""
     living = alive(processes)

@@ -39,7 +39,7 @@ WORKER_TABLES: tuple[Right, ...] = (
     *_on("SELECT INSERT UPDATE DELETE", "jobs.merit_history jobs.target_history"),
     *_on("SELECT INSERT DELETE", "jobs.fires jobs.waiting_fires"),
     *_on("SELECT", "public.channel_opt_outs"),
-    *_on("SELECT INSERT", "public.suppressed_addresses"),
+    *_on("SELECT INSERT", "public.suppressed_addresses jobs.timetables"),
     *_on("SELECT DELETE", "public.push_subscriptions"),
     _columns("UPDATE", "public.push_subscriptions", "last_used_at"),
     _columns("SELECT", "public.users", "user_id timezone is_active deleted_at email email_verified language"),
