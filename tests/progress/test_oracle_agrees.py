@@ -368,3 +368,34 @@ def test_reconcile_agrees_when_days_have_passed(
             assert reconcile(world.connection, world.now).marked == 0
 
     in_a_world(connection, script, play)
+
+
+# Merits of a few days that little has completed yet, and edits of entries and trees: what a mark says of days decides.
+sliding = st.builds(
+    Script,
+    hour=st.integers(0, 23),
+    zones=st.just(["UTC"]),
+    items=st.lists(st.tuples(st.just(0), st.just(0), st.just(False)), min_size=2, max_size=4),
+    entries=st.lists(edits(["record"]), min_size=2, max_size=10),
+    goals=st.lists(
+        st.tuples(st.just(0), st.integers(3, 5), picks, st.just(-24), st.just(2),
+                  st.lists(st.tuples(picks, st.sampled_from([4, 5, 8]), picks), min_size=1, max_size=2)),
+        min_size=3, max_size=5),
+    rounds=st.lists(
+        st.tuples(st.sampled_from([1, 1000]),
+                  st.lists(edits(["record", "record", "move_entry", "reparent", "reparent"]), min_size=1, max_size=3)),
+        min_size=2, max_size=5),
+)  # fmt: skip
+
+
+@bounded(EXAMPLES)
+@given(script=sliding)
+def test_what_a_mark_leaves_out_the_oracle_does_not_miss(connection: Connection, script: Script) -> None:
+    def play(world: Play) -> None:
+        world.check(1000)
+        for limit, happenings in script.rounds:
+            for edit in happenings:
+                getattr(world, edit.kind)(edit)
+            world.check(limit)
+
+    in_a_world(connection, script, play)
