@@ -38,6 +38,7 @@ _ENTRIES = """
            CASE WHEN i < 4 THEN 1 + h %% 1000 / 100.0 END
     FROM generate_series(%(entries)s - 1, 0, -1) AS n, generate_series(1, %(people)s) AS p,
          generate_series(0, 4) AS i, LATERAL (SELECT hashint8(p::bigint * 1000003 + i * 1009 + n) & 1048575) AS hash (h)
+    ORDER BY 3, 1, 2
 """
 
 # Two items each. Ever and in a target about half are reached; in a sliding window of 7, 30 or 90 days, with an
@@ -86,6 +87,7 @@ def make(
     run = connection.execute
     run("SET session_replication_role = replica")  # neither triggers nor foreign keys
     run("SET maintenance_work_mem = '1GB'")
+    run("SET work_mem = '2GB'")  # for the sort by day
     first = run("SELECT extract(year FROM %(today)s - %(entries)s * 10)::integer", values).fetchone()
     assert first
     run(

@@ -26,7 +26,10 @@ def check(engine: Engine, days: Mapping[str, dt.date], *, write: bool) -> dict[s
         now = dt.datetime.now(dt.UTC)
         found[f"suspects_{kind}"] = _outline(engine, SET, STATEMENTS[kind], values(days))
         found[f"compute_{kind}"] = _outline(
-            engine, PLAIN_JOINS, COMPUTE[kind], {**values(days, ids), "now": now}
+            engine,
+            PLAIN_JOINS,
+            COMPUTE[kind],
+            {**values(days, ids), "sinces": [days["UTC"]] * len(ids), "now": now},
         )
     verdicts = {}
     for name, lines in found.items():

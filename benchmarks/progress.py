@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -33,9 +34,18 @@ from kitaab_jobs.progress import jobs, rules
 
 NOW = dt.datetime(2026, 11, 25, 12, tzinfo=dt.UTC)
 MARKS = 1000
+BATCH = 2000  # marks of a refresh, as its job takes them
 SAMPLE = 300  # people of the seed's loop; the rest is computed from them
 # Which merits are live in a pass: ever, in a sliding window, or all.
 LIVE = {"fixed": "duration_days IS NULL", "rolling": "duration_days IS NOT NULL", "all": "true"}
+
+# Items of people far apart, all of an item's places in turn.
+_FAR_APART = """
+    SELECT person, person * 5 + n % 5 AS item
+    FROM generate_series(1, CAST(:marks AS integer)) AS n,
+         LATERAL (SELECT 1 + n * (CAST(:people AS integer) / CAST(:marks AS numeric))::integer % CAST(:people AS integer))
+             AS far (person)
+"""
 
 say = Console(stderr=True, highlight=False)
 
@@ -93,8 +103,10 @@ class Bench:
             )
         began = time.monotonic()
         report = self.reconcile()
+        batches = self.refresh_all()
+        took = time.monotonic() - began
         say.print(
-            f"{self.name}: {report.goals:,} goals computed for the first time in {time.monotonic() - began:.1f} s"
+            f"{self.name}: {report.goals:,} goals computed for the first time in {took:.1f} s, {batches} commits"
         )
         self.live("all")
 
@@ -124,6 +136,14 @@ class Bench:
         with Session(self.engine) as session, session.begin():
             return jobs.reconcile(session, now=NOW)
 
+    def refresh_all(self) -> int:
+        """Refresh until no mark is left, a commit each, and return how many it took."""
+        for batch in count(1):
+            with Session(self.engine) as session, session.begin():
+                if jobs.refresh(session, now=NOW, limit=BATCH).marks < BATCH:
+                    return batch
+        raise AssertionError
+
     def todays_windows(self) -> float:
         """Reconcile what the seed's loop looks at, merits in the windows of today, and return the seconds.
 
@@ -142,25 +162,49 @@ class Bench:
             began = time.perf_counter()
             report = jobs.reconcile(session, now=NOW)
             took = time.perf_counter() - began
-            assert not report.changed, report
+            assert not report.marked, report
             session.rollback()
         return took
 
     def refresh(self) -> float:
-        """Mark items of people far apart, refresh, roll back, and return the seconds of the refresh."""
-        with psycopg.connect(self.superuser_url) as connection:
-            connection.execute("DELETE FROM jobs.progress_marks")
-            connection.execute(
-                "INSERT INTO jobs.progress_marks (kind, subject_id)"
-                " SELECT 'item', (1 + n * (%(people)s / %(marks)s::numeric)::integer %% %(people)s) * 5 + n %% 5"
-                " FROM generate_series(1, %(marks)s) AS n",
-                {"people": self.people, "marks": MARKS},
+        """Mark items of people far apart since today, refresh, roll back, and return the seconds of the refresh.
+
+        Nothing has changed, so what is measured is finding and computing; `refresh_changed` writes as well.
+        """
+        with Session(create_engine(sqlalchemy_url(self.superuser_url))) as session:
+            session.execute(text("DELETE FROM jobs.progress_marks"))
+            session.execute(
+                text(
+                    "INSERT INTO jobs.progress_marks (kind, subject_id, since)"
+                    f" SELECT 'item', item, :today FROM ({_FAR_APART}) AS i"
+                ),
+                {"people": self.people, "marks": MARKS, "today": NOW.date()},
             )
-        with Session(self.engine) as session:
-            began = time.perf_counter()
-            jobs.refresh(session, now=NOW, limit=MARKS)
-            took = time.perf_counter() - began
-            session.rollback()
+            return self._refresh(session)
+
+    def refresh_changed(self) -> float:
+        """Let as many items have a new entry or another amount today; the triggers mark them."""
+        with Session(create_engine(sqlalchemy_url(self.superuser_url))) as session:
+            session.execute(text("DELETE FROM jobs.progress_marks"))
+            session.execute(
+                text(
+                    "INSERT INTO entries (user_id, deed_item_id, entry_date, count_value, scale_value_id)"
+                    " SELECT person, item, :today, CASE WHEN item % 5 < 4 THEN 1 END,"
+                    " CASE WHEN item % 5 = 4 THEN person * 4 END"
+                    f" FROM ({_FAR_APART}) AS i ON CONFLICT (user_id, deed_item_id, entry_date) DO UPDATE"
+                    " SET count_value = entries.count_value + 1, scale_value_id = excluded.scale_value_id"
+                ),
+                {"people": self.people, "marks": MARKS, "today": NOW.date()},
+            )
+            return self._refresh(session)
+
+    def _refresh(self, session: Session) -> float:
+        session.execute(text("SET LOCAL ROLE kitaab_worker"))
+        began = time.perf_counter()
+        report = jobs.refresh(session, now=NOW, limit=MARKS)
+        took = time.perf_counter() - began
+        assert report.marks == MARKS, report
+        session.rollback()
         return took
 
     def seeds_loop(self) -> tuple[float, int]:
@@ -244,6 +288,7 @@ def measure(bench: Bench, small: Bench, rounds: int) -> dict[str, list[float]]:
         for name, one in (("refresh", bench), ("refresh, a tenth", small)):
             one.refresh()
             note(name, median(one.refresh() for _ in range(5)))
+        note("refresh, changed", median(bench.refresh_changed() for _ in range(3)))
         took, number = bench.seeds_loop()
         note("loop", took)
         note("loop, queries", number)
@@ -280,6 +325,8 @@ def show(given: argparse.Namespace, figures: dict[str, float], peak: float, chec
         ("the seed's loop, 1 ms away", network, f"{network / full:.1f} x reconcile", "5"),
         ("reconcile of what the loop looks at", today, f"the loop takes {figures['loop'] / today:.1f} x as long", ""),
         (f"refresh of {MARKS:,} marks", figures["refresh"], f"1/{full / figures['refresh']:.0f} of reconcile", "1/50"),
+        (f"refresh of {MARKS:,} new entries, with what it writes", figures["refresh, changed"],
+         f"1/{full / figures['refresh, changed']:.0f} of reconcile", ""),
         ("refresh, with a tenth of the entries", figures["refresh, a tenth"],
          f"{figures['refresh'] / figures['refresh, a tenth']:.2f} x as long with all", "flat"),
     ]  # fmt: skip

@@ -33,7 +33,7 @@ def recompute(
 ) -> None:
     """Compare what goals show with their entries, say which differ, and compute those again.
 
-    It asks first where more than 20 goals would change. progress.reconcile does the same every night.
+    It asks first where more than 20 goals would change. progress.reconcile sees to the same every night.
     """
     from kitaab_jobs.db.engines import primary
     from kitaab_jobs.progress import recompute as work

@@ -122,6 +122,9 @@ class ProgressMark(Base):
     kind: Mapped[str] = mapped_column(String(16))
     subject_id: Mapped[Big]
     marked_at: Mapped[Now]
+    since: Mapped[Day | None] = mapped_column(
+        comment="the first day of which an entry changed; NULL: any day may have"
+    )
 
 
 class MeritHistory(Base):

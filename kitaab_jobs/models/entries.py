@@ -31,7 +31,13 @@ class Entry(Base, Changed):
     __tablename__ = "entries"
     __table_args__ = (
         PrimaryKeyConstraint("entry_id", "entry_date"),
-        UniqueConstraint("user_id", "deed_item_id", "entry_date", name="unique_user_deed_item_date"),
+        UniqueConstraint(
+            "user_id",
+            "deed_item_id",
+            "entry_date",
+            name="unique_user_deed_item_date",
+            postgresql_include=["count_value", "scale_value_id"],
+        ),
         check("entry_has_value", "scale_value_id IS NOT NULL OR count_value IS NOT NULL"),
         check("entries_count_value_is_a_count", "count_value >= 0 AND count_value <> 'NaN'"),
         check("entries_scale_of_value", "scale_id IS NULL OR scale_value_id IS NOT NULL"),

@@ -1,14 +1,15 @@
 """Progress: how far people are with their merits and targets.
 
 - What: `progress.refresh` computes what was marked; `progress.reconcile` compares everything with the
-  entries and repairs what differs.
+  entries and marks what differs.
 - When: refresh every few seconds, reconcile every night (beat_schedule.py).
 - Reads: entries, deed_items, users, merits, merit_items, targets, target_items, jobs.progress_marks.
 - Writes: percent, is_satisfied, completed_on, completed_at and as_of of merits and targets, frozen_at of targets;
   takes marks away. And what follows from a change: jobs.merit_history, jobs.target_history, jobs.notices with
   the job `reminders.notify`. `progress.purge_history` removes history that no chart of two years needs.
-- Marks come from triggers: entries that are written, edited, deleted or imported, items that move, goals and
-  their items that change, scale values that change, and people who change their zone.
+- Marks come from triggers: entries that are written, edited, deleted or imported (since their day), items that move, goals
+  and their items that change, scale values that change, and people who change their zone. Whoever detaches a partition
+  of entries marks what was in it: jobs.mark_items_of.
 - Alerts: refresh reports how old its oldest mark was (`lag_seconds`), reconcile how many goals differed and why.
   Marks that still wait, goals that were never computed, days that began and windows that slid since `as_of`
   are no defects: nothing marks a goal when a day begins. Anything else is one, and is logged as an error.

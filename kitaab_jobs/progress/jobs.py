@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -48,15 +47,13 @@ class Purged:
 class Reconciled:
     """What a reconcile found: how many goals are live, how many were looked at closely, which were wrong.
 
-    `differences` says how many there were for each cause (`rules.CAUSES`); only `defect` is one. `defects` names them,
-    up to a limit.
+    `marked` of them were marked, to be computed again by a refresh. `differences` says how many there were for each
+    cause (`rules.CAUSES`); only `defect` is one. `defects` names them, up to a limit.
     """
 
     goals: int
     looked_at: int
-    changed: int
-    merits_completed: int
-    targets_completed: int
+    marked: int
     differences: dict[str, int]
     defects: list[str]
 
@@ -69,9 +66,9 @@ def refresh(session: Session, *, now: dt.datetime, limit: int) -> Report:
     """
     days = rules.today_everywhere(now)
     marks = queries.take_marks(session, limit)
-    goals = _concerned(session, marks)
+    goals = queries.concerned(session, marks)
     overdue = queries.overdue(session, days, limit)
-    goals["target"].update(overdue)
+    goals["target"] = dict.fromkeys(overdue) | goals.get("target", {})
     changed = _compute(session, goals, days, now)
     if limit in (len(marks), len(overdue)):
         enqueue(session, contract.PROGRESS_REFRESH, {"limit": limit})
@@ -88,22 +85,23 @@ def refresh(session: Session, *, now: dt.datetime, limit: int) -> Report:
 
 
 def reconcile(session: Session, *, now: dt.datetime) -> Reconciled:
-    """Compare every goal with the entries, repair what differs, and say why it did.
+    """Compare every goal with the entries, mark what differs, and say why it did.
 
-    One scan finds the goals that may be wrong, and these are compared in bounded batches. Neither locks anything, so
-    that refresh goes on beside it; only what differs is locked and computed.
+    One scan finds the goals that may be wrong, and these are compared in bounded batches. It locks no goal and
+    computes none: what differs is marked, and `progress.refresh` computes it as it does everything else, in batches with a
+    commit each. So no goal is locked for longer than a batch takes, whatever is wrong.
     """
     days = rules.today_everywhere(now)
-    changed: list[queries.Changed] = []
     causes = dict.fromkeys(rules.CAUSES, 0)
     defects: list[str] = []
     goals = looked_at = 0
-    for kind in ("merit", "target"):
+    for kind in queries.KINDS:
         goals += queries.goal_count(session, kind)
         suspects = queries.suspects(session, kind, days)
         looked_at += len(suspects)
         for ids in _batches(suspects):
             found = queries.differences(session, kind, ids, days)
+            queries.mark(session, kind, [one.id for one in found])
             for one in found:
                 cause = rules.cause(one)
                 causes[cause] += 1
@@ -112,22 +110,24 @@ def reconcile(session: Session, *, now: dt.datetime) -> Reconciled:
                         "progress is wrong", action="progress_defect", kind=kind, id=one.id, as_of=one.as_of
                     )
                     defects += [f"{kind} {one.id}"] if len(defects) < NAMED else []
-            if found:
-                changed += compute(session, kind, [one.id for one in found], days, now)
-    completed = [c.kind for c in changed if c.completed_now]
-    return Reconciled(
-        goals, looked_at, len(changed), completed.count("merit"), completed.count("target"), causes, defects
-    )
+    if marked := sum(causes.values()):
+        enqueue(session, contract.PROGRESS_REFRESH, {})
+    return Reconciled(goals, looked_at, marked, causes, defects)
 
 
 def compute(
-    session: Session, kind: str, ids: Iterable[int], days: Mapping[str, dt.date], now: dt.datetime
+    session: Session,
+    kind: str,
+    goals: Mapping[int, dt.date | None],
+    days: Mapping[str, dt.date],
+    now: dt.datetime,
 ) -> list[queries.Changed]:
     """Compute these merits or targets, and write in the same transaction what follows from a change.
 
-    That is their history, and for a completion its notice with the job that sends it.
+    `goals` says for each since which day something has changed, None where any day may have. What follows is their
+    history, and for a completion its notice with the job that sends it.
     """
-    changed = queries.compute(session, kind, list(ids), days, now)
+    changed = queries.compute(session, kind, goals, days, now)
     if changed:
         history.record(session, kind, [goal.id for goal in changed], days)
     if completed := [goal.id for goal in changed if goal.completed_now]:
@@ -146,25 +146,15 @@ def purge_history(session: Session, *, now: dt.datetime, limit: int) -> Purged:
     return Purged(sum(rows))
 
 
-def _concerned(session: Session, marks: Iterable[queries.Mark]) -> dict[str, set[int]]:
-    named: dict[str, set[int]] = defaultdict(set)
-    for mark in marks:
-        named[mark.kind].add(mark.id)
-    items = named.pop("item", set())
-    for kind, goal in queries.goals_of_items(session, items) if items else ():
-        named[kind].add(goal)
-    return named
-
-
 def _compute(
-    session: Session, goals: dict[str, set[int]], days: Mapping[str, dt.date], now: dt.datetime
+    session: Session, goals: queries.Concerned, days: Mapping[str, dt.date], now: dt.datetime
 ) -> list[queries.Changed]:
     # Merits before targets and both by id, always: whoever locks in one order cannot deadlock.
     return [
         changed
         for kind in sorted(goals)
         for ids in _batches(sorted(goals[kind]))
-        for changed in compute(session, kind, ids, days, now)
+        for changed in compute(session, kind, {id: goals[kind][id] for id in ids}, days, now)
     ]
 
 

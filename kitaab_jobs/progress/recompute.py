@@ -46,5 +46,7 @@ def apply(engine: Engine, planned: Sequence[queries.Planned], now: dt.datetime) 
         ids = [goal.id for goal in goals]
         for start in range(0, len(ids), jobs.BATCH):
             with Session(engine) as session, session.begin():
-                changed = jobs.compute(session, kind, ids[start : start + jobs.BATCH], days, now)
+                changed = jobs.compute(
+                    session, kind, dict.fromkeys(ids[start : start + jobs.BATCH]), days, now
+                )
             yield changed

@@ -26,6 +26,7 @@ KNOWN = {
     "text,text)",
     "jobs.enqueue_many(text,jsonb[],text[],timestamp with time zone,integer,integer,text,text,text,text)",
     "jobs.make_partition(text,date,date)",
+    "jobs.mark_items_of(regclass)",
     "jobs.mark_deed_item()",
     "jobs.mark_entries()",
     "jobs.mark_goal()",

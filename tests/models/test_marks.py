@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, text
@@ -52,6 +53,58 @@ def test_a_statement_marks_each_item_once(world: World, goals: Goals) -> None:
     assert sorted(world.marks()) == [("item", goals.counted), ("item", other)]
     world.run("DELETE FROM entries")
     assert sorted(world.marks()) == [("item", goals.counted), ("item", other)]
+
+
+def since(world: World) -> dict[int, Any]:
+    """Take the marks of items away, and return the first day that each item's name."""
+    found = world.rows("SELECT subject_id, since FROM jobs.progress_marks WHERE kind = 'item'")
+    assert len({item for item, _ in found}) == len(found)
+    world.marks()
+    return dict(found)
+
+
+def test_an_entry_marks_since_its_day(world: World, goals: Goals) -> None:
+    """An edit that moves it to another day marks since the earlier one, whichever that is."""
+    item, other = goals.counted, world.item(goals.deed)
+    world.entry(goals.user, item, TODAY - 5 * DAY)
+    assert since(world) == {item: TODAY - 5 * DAY}
+    for day, first in ((9, 9), (2, 9)):
+        world.run("UPDATE entries SET entry_date = :day", day=TODAY - day * DAY)
+        assert since(world) == {item: TODAY - first * DAY}
+    world.run("UPDATE entries SET count_value = 7")
+    assert since(world) == {item: TODAY - 2 * DAY}
+    world.run("UPDATE entries SET deed_item_id = :other, entry_date = :day", other=other, day=TODAY)
+    assert since(world) == {item: TODAY - 2 * DAY, other: TODAY}
+    world.run("DELETE FROM entries")
+    assert since(world) == {other: TODAY}
+
+
+def test_a_statement_marks_since_the_first_of_its_days(world: World, goals: Goals) -> None:
+    other = world.item(goals.deed)
+    insert = (
+        "INSERT INTO entries (user_id, deed_item_id, entry_date, count_value)"
+        " SELECT :user, item, :day - CAST(n * 20 AS integer), 1 FROM unnest(:items) WITH ORDINALITY AS t (item, place),"
+        " generate_series(place, 30 * place) AS n"  # the days of a year and a half, over partitions
+    )
+    world.run(insert, user=goals.user, day=TODAY, items=[goals.counted, other])
+    first = {goals.counted: TODAY - 600 * DAY, other: TODAY - 1200 * DAY}
+    assert since(world) == first
+    world.run("UPDATE entries SET notes = 'n'")
+    assert since(world) == first
+    world.run("DELETE FROM entries WHERE entry_date > :day", day=TODAY - 500 * DAY)
+    assert since(world) == {goals.counted: TODAY - 480 * DAY, other: TODAY - 480 * DAY}
+
+
+def test_what_is_no_entry_marks_all_days(world: World, goals: Goals) -> None:
+    world.entry(goals.user, goals.counted)
+    world.marks()
+    world.run("UPDATE deed_items SET parent_deed_item_id = :top WHERE deed_item_id = :item",
+              top=world.item(goals.deed), item=goals.counted)  # fmt: skip
+    world.run("UPDATE merits SET start_date = start_date - 1")
+    world.run("UPDATE users SET timezone = 'Asia/Kathmandu'")
+    found = world.rows("SELECT kind, since FROM jobs.progress_marks")
+    assert {kind for kind, _ in found} == {"item", "merit", "target"}
+    assert {since for _, since in found} == {None}
 
 
 def test_a_statement_without_rows_marks_nothing(world: World, goals: Goals) -> None:

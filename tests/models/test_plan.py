@@ -79,7 +79,7 @@ CHECKS = {
 }
 
 UNIQUE = {
-    "unique_user_deed_item_date": "entries (user_id, deed_item_id, entry_date)",
+    "unique_user_deed_item_date": "entries (user_id, deed_item_id, entry_date) INCLUDE (count_value, scale_value_id)",
     "uq_notifications_one_active": "notifications (user_id) WHERE is_active",
     "uq_reflection_messages_day": "reflection_messages (user_id, reflection_date, type) WHERE deleted_at IS NULL",
 }

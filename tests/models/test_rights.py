@@ -27,9 +27,9 @@ TABLES = """
     reflection_messages   SIU    s         -
     messages              SIU    s         -
     notifications         SIU    S         su
-    merits                SIU    s         su
+    merits                Siu    s         su
     merit_items           SIUD   S         s
-    targets               SIU    s         su
+    targets               Siu    s         su
     target_items          SIUD   S         s
     audit_log             SI     s         sI
     alembic_version       -      S         S
@@ -47,7 +47,7 @@ TABLES = """
     push_subscriptions    SD     s         SuD
     channel_opt_outs      SID    S         S
     suppressed_addresses  SD     s         SI
-    jobs.progress_marks   -      S         SuD
+    jobs.progress_marks   -      S         SiuD
     jobs.merit_history    S      S         SIUD
     jobs.target_history   S      S         SIUD
     jobs.partitioned_tables -    S         S
@@ -161,8 +161,18 @@ COLUMNS = {
         "notifications",
         "UPDATE",
     ): "next_due_at next_due_date last_due_at last_due_date before_edit",
+    # What is computed, only the jobs write: nobody calls a goal of theirs complete.
+    ("kitaab_app", "merits", "INSERT"): "merit_id user_id deed_id name description merit_type start_date"
+    " duration_days is_active created_at updated_at deleted_at",
+    ("kitaab_app", "merits", "UPDATE"): "name description merit_type start_date duration_days is_active"
+    " created_at updated_at deleted_at",
+    ("kitaab_app", "targets", "INSERT"): "target_id user_id name description target_type start_date end_date"
+    " is_active created_at updated_at deleted_at",
+    ("kitaab_app", "targets", "UPDATE"): "name description target_type start_date end_date is_active"
+    " created_at updated_at deleted_at",
     ("kitaab_worker", "merits", "UPDATE"): "percent is_satisfied completed_on completed_at as_of",
     ("kitaab_worker", "targets", "UPDATE"): "percent is_satisfied completed_on completed_at frozen_at as_of",
+    ("kitaab_worker", "jobs.progress_marks", "INSERT"): "kind subject_id",
     ("kitaab_worker", "jobs.progress_marks", "UPDATE"): "marked_at",
     ("kitaab_worker", "jobs.fires", "UPDATE"): "ended_as ended_at",
 }
@@ -171,7 +181,7 @@ FUNCTIONS = {
     "kitaab_app": "app_own_deeds app_relations app_shared_deed_items app_shared_deeds app_user_id item_streaks"
     " jobs.enqueue jobs.enqueue_many save_push_subscription user_for_login",
     "kitaab_readonly": "app_user_id item_streaks",
-    "kitaab_worker": "jobs.enqueue jobs.enqueue_many jobs.make_partition",
+    "kitaab_worker": "jobs.enqueue jobs.enqueue_many jobs.make_partition jobs.mark_items_of",
 }
 
 SCHEMAS = {
@@ -411,7 +421,7 @@ FORBIDDEN = {
         "INSERT INTO notifications (user_id, notification_time, timezone) VALUES (1, '10:00', 'UTC')",
         "UPDATE users SET is_active = false",
         "DELETE FROM users",
-        "INSERT INTO jobs.progress_marks (kind, subject_id) VALUES ('item', 1)",
+        "INSERT INTO jobs.progress_marks (kind, subject_id, since) VALUES ('item', 1, current_date)",
         "UPDATE jobs.progress_marks SET subject_id = 1",
         "UPDATE audit_log SET user_id = 1",
         "DELETE FROM audit_log",
@@ -434,6 +444,14 @@ FORBIDDEN = {
         "DELETE FROM users",
         "DELETE FROM deeds",
         "DELETE FROM merits",
+        "UPDATE merits SET percent = 100, completed_at = now(), completed_on = current_date",
+        "UPDATE merits SET is_satisfied = true",
+        "UPDATE merits SET as_of = current_date",
+        "UPDATE targets SET percent = 99",
+        "UPDATE targets SET frozen_at = NULL",
+        "INSERT INTO merits (user_id, deed_id, name, start_date, percent) VALUES (1, 1, 'x', current_date, 99)",
+        "INSERT INTO targets (user_id, name, start_date, end_date, is_satisfied)"
+        " VALUES (1, 'x', current_date, current_date, true)",
         "INSERT INTO entry_history (entry_id, entry_date, user_id, operation) VALUES (1, current_date, 1, 'insert')",
         "UPDATE entry_history SET user_id = 1",
         "DELETE FROM entry_history",

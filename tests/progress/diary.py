@@ -79,10 +79,17 @@ def refresh_all(connection: Connection, now: dt.datetime = NOW, limit: int = 100
                 return reports
 
 
-def reconcile(connection: Connection, now: dt.datetime = NOW) -> jobs.Reconciled:
-    """Reconcile everything."""
+def look(connection: Connection, now: dt.datetime = NOW) -> jobs.Reconciled:
+    """Reconcile everything, and leave what was marked."""
     with session_on(connection) as session:
         return jobs.reconcile(session, now=now)
+
+
+def reconcile(connection: Connection, now: dt.datetime = NOW) -> jobs.Reconciled:
+    """Reconcile everything, and refresh what was marked."""
+    found = look(connection, now)
+    refresh_all(connection, now)
+    return found
 
 
 numbers = count()
@@ -294,5 +301,5 @@ class Diary:
     def progress(self, goal: Goal, now: dt.datetime = NOW) -> Progress:
         """What a goal shows after a refresh, which a reconcile must agree with."""
         self.refresh(now)
-        assert self.reconcile(now).changed == 0
+        assert self.reconcile(now).marked == 0
         return self.shown(goal)

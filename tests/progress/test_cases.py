@@ -215,7 +215,7 @@ def test_a_window_slides_on_while_nobody_writes(diary: Diary) -> None:
     diary.record(item, TODAY, 1)
     diary.progress(merit)
     in_a_week = NOW + dt.timedelta(days=WEEK)
-    assert diary.reconcile(in_a_week).changed == 1
+    assert diary.reconcile(in_a_week).marked == 1
     assert diary.shown(merit) == complete(TODAY, now=False)
 
 
@@ -752,7 +752,7 @@ def test_merits_of_one_person_in_the_thousands(diary: Diary) -> None:
     [report] = diary.refresh()
     # Goals of 6 to 10 need both days.
     assert (report.marks, report.goals, report.merits_completed) == (1, 3000, 1500)
-    assert diary.reconcile().changed == 0
+    assert diary.reconcile().marked == 0
 
 
 # --- at once
@@ -873,7 +873,7 @@ def test_many_workers_at_overlapping_goals_in_any_order(kept: Engine) -> None:
             connection.scalar(text(f"SELECT count(*) FROM {kind}s WHERE completed_at IS NOT NULL"))
             for kind in ("merit", "target")
         ]
-        assert reconcile(connection).changed == 0
+        assert reconcile(connection).marked == 0
     assert completed == [sum(r.merits_completed for r in reports), sum(r.targets_completed for r in reports)]
 
 
@@ -918,3 +918,74 @@ def test_an_archived_item_counts_on(diary: Diary) -> None:
     diary.run("UPDATE deed_items SET is_active = false WHERE deed_item_id = :i", i=item)
     diary.record(item, TODAY, 2)
     assert diary.progress(merit) == complete(TODAY)
+
+
+# --- what a refresh need not look at again, and what it must
+
+
+LATER = NOW + dt.timedelta(days=10)
+
+
+def test_a_window_that_was_reached_while_nothing_was_marked_is_found_later(diary: Diary) -> None:
+    """Entries dated ahead: their days come without a mark, and the next mark is of a later day."""
+    item = diary.item()
+    merit = diary.merit(Part(item, 2), days=2)
+    diary.record(item, before(-1), 1)
+    diary.record(item, before(-2), 1)
+    diary.refresh()
+    diary.record(item, before(-10), 1)
+    diary.refresh(LATER)
+    assert diary.shown(merit) == Progress(100, False, before(-2))
+
+
+def test_at_most_of_the_day_that_was_not_over_is_found_later(diary: Diary) -> None:
+    item = diary.item()
+    merit = diary.merit(Part(item, 0, at_most=True), days=1, start=TODAY)
+    diary.record(item, TODAY, 0)
+    diary.refresh()
+    assert diary.shown(merit).completed_on is None
+    diary.record(item, before(-10), 5)
+    diary.refresh(LATER)
+    assert diary.shown(merit) == Progress(100, False, TODAY)
+
+
+@pytest.mark.parametrize("days", [1, 2, 3, 7])
+@pytest.mark.parametrize("is_inside", [True, False])
+def test_the_last_window_that_holds_a_changed_day_is_looked_at(
+    diary: Diary, days: int, is_inside: bool
+) -> None:
+    """It ends so many days later, and so does its other entry, or a day after it."""
+    item = diary.item()
+    merit = diary.merit(Part(item, 2), days=days)
+    last = before(30 - days + is_inside)
+    diary.record(item, last, 1)
+    diary.refresh()
+    diary.record(item, before(30), 1 + (days == 1 and is_inside))
+    diary.refresh()
+    assert diary.shown(merit) == (complete(last, now=False) if is_inside else Progress(0, False, None))
+
+
+@pytest.mark.parametrize("order", [(20, 0), (0, 20)])
+@pytest.mark.parametrize("of_today", ["child", "top"])
+def test_of_several_marks_the_earliest_day_holds(diary: Diary, order: tuple[int, int], of_today: str) -> None:
+    """Of one item, and of it and the one above it."""
+    top = diary.item()
+    child = diary.item(top)
+    merit = diary.merit(Part(top, 2), days=3)
+    diary.refresh()
+    for days in order:
+        diary.record(top if not days and of_today == "top" else child, before(days), 2)
+    diary.refresh()
+    assert diary.shown(merit) == Progress(100, True, before(20))
+
+
+def test_an_item_that_moves_brings_its_old_entries_along(diary: Diary) -> None:
+    """Though an entry of today has marked the goal as well."""
+    top, stray = diary.item(), diary.item()
+    merit = diary.merit(Part(top, 2), days=3)
+    diary.record(stray, before(20), 2)
+    diary.refresh()
+    diary.move(stray, top)
+    diary.record(top, TODAY, 1)
+    diary.refresh()
+    assert diary.shown(merit) == Progress(100, False, before(20))

@@ -296,7 +296,7 @@ def test_a_person_is_deleted_in_mid_run(kept: Engine, nearly: Goal, first: str) 
     with kept.begin() as connection:
         refresh_all(connection)
         assert notices(connection) == []
-        assert reconcile(connection).changed == 0
+        assert reconcile(connection).marked == 0
 
 
 def test_a_person_who_is_being_deleted_while_the_notice_is_written(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import datetime as dt
 
 import pytest
+from sqlalchemy import text
 
 from kitaab_jobs.progress import jobs, rules
-from tests.progress.diary import NOW, TODAY, Diary, Part, Progress, before, session_on
+from tests.progress.diary import NOW, TODAY, Diary, Part, Progress, before, look, session_on
 
 TOMORROW = NOW + dt.timedelta(days=1)
 
@@ -29,7 +30,7 @@ def test_it_repairs_what_was_changed_behind_its_back(diary: Diary) -> None:
     diary.change(merit, percent=7)
     drop_marks(diary)
     report = diary.reconcile()
-    assert (report.goals, report.changed, causes(report)) == (1, 1, {rules.DEFECT: 1})
+    assert (report.goals, report.marked, causes(report)) == (1, 1, {rules.DEFECT: 1})
     assert report.defects == [f"merit {merit[1]}"]
     assert diary.shown(merit) == Progress(50, False, None)
     assert causes(diary.reconcile()) == {}
@@ -46,7 +47,7 @@ def test_an_entry_whose_mark_was_lost_is_a_defect(diary: Diary, days: int | None
     drop_marks(diary)
     report = diary.reconcile()
     expected = 2 if days or not at_most else 1  # at most, for ever, is never judged
-    assert (report.changed, causes(report)) == (expected, {rules.DEFECT: expected})
+    assert (report.marked, causes(report)) == (expected, {rules.DEFECT: expected})
     assert f"target {target[1]}" in report.defects
 
 
@@ -59,7 +60,7 @@ def test_a_completion_whose_mark_was_lost_is_a_defect_and_completes(diary: Diary
     diary.record(item, before(20), 1)
     drop_marks(diary)
     report = diary.reconcile()
-    assert (report.merits_completed, causes(report)) == (1, {rules.DEFECT: 1})
+    assert causes(report) == {rules.DEFECT: 1}
     assert diary.shown(merit) == Progress(100, False, before(20))
 
 
@@ -175,4 +176,38 @@ def test_the_scan_sees_a_window_to_the_day(diary: Diary, length: int) -> None:
     report = diary.reconcile()
     is_reached = apart == length
     assert (report.looked_at > 0) == is_reached
-    assert report.merits_completed == is_reached
+    assert report.marked == is_reached
+
+
+def test_it_locks_and_writes_no_goal_and_leaves_that_to_the_refresh(diary: Diary) -> None:
+    """However much is wrong, the refresh computes it in batches with a commit each."""
+    item = diary.item()
+    merit = diary.merit(Part(item, 2))
+    target = diary.target(Part(item, 2), start=before(3), end=TODAY)
+    diary.record(item, TODAY, 1)
+    diary.progress(merit)
+    for goal in (merit, target):
+        diary.change(goal, percent=7)
+    drop_marks(diary)
+    report = look(diary.connection)
+    assert (report.marked, diary.shown(merit).percent, diary.shown(target).percent) == (2, 7, 7)
+    [refresh] = diary.refresh()
+    assert (refresh.marks, refresh.goals, refresh.changed) == (2, 2, 2)
+    assert (diary.shown(merit).percent, diary.shown(target).percent) == (50, 50)
+    assert diary.connection.scalar(
+        text("SELECT count(*) FROM jobs.jobs WHERE name = 'progress.refresh' AND state = 'ready'")
+    ), "a refresh follows, whether beat runs or not"
+
+
+def test_what_reconcile_marks_is_computed_from_all_entries(diary: Diary) -> None:
+    """Also when an entry has marked a later day, which alone would leave the old windows out."""
+    item = diary.item()
+    merit = diary.merit(Part(item, 2), days=3)
+    diary.refresh()
+    diary.record(item, before(21), 1)
+    diary.record(item, before(20), 1)
+    drop_marks(diary)
+    diary.record(item, TODAY, 1)
+    look(diary.connection)
+    diary.refresh()
+    assert diary.shown(merit).completed_on == before(20)

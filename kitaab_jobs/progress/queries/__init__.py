@@ -12,18 +12,21 @@
 from __future__ import annotations
 
 from kitaab_jobs.progress.queries.goals import Changed, Difference, compute, differences, goal_count, overdue
-from kitaab_jobs.progress.queries.marks import Goal, Mark, goals_of_items, take_marks
+from kitaab_jobs.progress.queries.marks import Concerned, Mark, concerned, mark, take_marks
+from kitaab_jobs.progress.queries.state import KINDS
 from kitaab_jobs.progress.queries.suspects import suspects
 
 __all__ = [
+    "KINDS",
     "Changed",
+    "Concerned",
     "Difference",
-    "Goal",
     "Mark",
     "compute",
+    "concerned",
     "differences",
     "goal_count",
-    "goals_of_items",
+    "mark",
     "overdue",
     "suspects",
     "take_marks",

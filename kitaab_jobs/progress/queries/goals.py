@@ -9,9 +9,17 @@ from dataclasses import dataclass
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from kitaab_jobs.progress.queries.state import STORED, plain_joins, state, statement, values
-
-KINDS = ("merit", "target")
+from kitaab_jobs.progress.queries.state import (
+    KINDS,
+    LOCAL,
+    SINCE,
+    STORED,
+    goals,
+    plain_joins,
+    state,
+    statement,
+    values,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,25 +97,30 @@ _OR_FREEZES = " OR state.end_date < state.today - 2"
 # One statement, so one snapshot: a mark that is not seen here was not there when the goal was wrong.
 _DIFFERENT = """
     , differs AS MATERIALIZED (SELECT * FROM state WHERE differs),
-    below AS (
-        SELECT tree.root, tree.deed_item_id FROM tree
-        WHERE root IN (SELECT deed_item_id FROM part WHERE goal_id IN (SELECT id FROM differs))
+    looked_at AS (
+        SELECT d.id, d.was_as_of, d.today, whole.user_id, whole.items
+        FROM differs AS d JOIN whole ON whole.goal_id = d.id
     ),
     marked AS (
         SELECT subject_id AS id FROM jobs.progress_marks WHERE kind = '{kind}'
         UNION
-        SELECT part.goal_id FROM part JOIN below ON below.root = part.deed_item_id
-        WHERE below.deed_item_id IN (SELECT subject_id FROM jobs.progress_marks WHERE kind = 'item')
+        SELECT id FROM (SELECT id, unnest(items) AS item FROM looked_at) AS of
+        WHERE item IN (SELECT subject_id FROM jobs.progress_marks WHERE kind = 'item')
     ),
     ahead AS (
-        SELECT d.id
-        FROM differs AS d
-        JOIN part ON part.goal_id = d.id
-        JOIN entry ON entry.root = part.deed_item_id AND entry.day > d.was_as_of AND entry.day <= d.today
+        SELECT p.id FROM looked_at AS p
+        WHERE (SELECT true FROM entries
+               WHERE user_id = p.user_id AND deed_item_id = ANY (p.items) AND entry_date > p.was_as_of
+                 AND entry_date <= p.today LIMIT 1)
     )
     SELECT d.id, d.id IN (SELECT id FROM marked) AS is_marked, d.was_as_of AS as_of, d.today,
            d.id IN (SELECT id FROM ahead) AS is_dated_ahead
     FROM differs AS d
+"""
+
+_UNCOMPUTED = """
+    SELECT id, today, id IN (SELECT subject_id FROM jobs.progress_marks WHERE kind = '{kind}') AS is_marked
+    FROM goal WHERE was_as_of IS NULL
 """
 
 _WAS_RIGHT = "SELECT id FROM state WHERE NOT differs"
@@ -115,14 +128,15 @@ _WAS_RIGHT = "SELECT id FROM state WHERE NOT differs"
 
 def _write(kind: str) -> str:
     freezes = kind == "target"
-    return state(kind) + _WRITE.format(
+    return state(kind, since=SINCE) + _WRITE.format(
         kind=kind, frozen=_FROZEN if freezes else "", or_freezes=_OR_FREEZES if freezes else ""
     )
 
 
 COMPUTE = {kind: statement(_write(kind)) for kind in KINDS}
 _COMPARE = {kind: statement(state(kind) + _DIFFERENT.format(kind=kind)) for kind in KINDS}
-_AS_IT_WAS = {kind: statement(state(kind, STORED) + _WAS_RIGHT) for kind in KINDS}
+_NEW = {kind: statement(f"WITH {LOCAL},{goals(kind)}{_UNCOMPUTED.format(kind=kind)}") for kind in KINDS}
+_AS_IT_WAS = {kind: statement(state(kind, today=STORED) + _WAS_RIGHT) for kind in KINDS}
 
 
 def goal_count(session: Session, kind: str) -> int:
@@ -136,15 +150,22 @@ def overdue(session: Session, days: Mapping[str, dt.date], limit: int) -> list[i
 
 
 def compute(
-    session: Session, kind: str, ids: Collection[int], days: Mapping[str, dt.date], now: dt.datetime
+    session: Session,
+    kind: str,
+    since: Mapping[int, dt.date | None],
+    days: Mapping[str, dt.date],
+    now: dt.datetime,
 ) -> list[Changed]:
     """Compute these merits or targets from the entries, store the result, and return what changed.
 
+    `since` says for each the first day on which something changed that it may not have seen; None: on any day.
     `days` holds today's date in each zone; where a person's zone is not among them, UTC's counts.
     """
-    session.execute(_LOCK[kind], {"ids": sorted(ids)})
+    ids = sorted(since)
+    session.execute(_LOCK[kind], {"ids": ids})
     plain_joins(session)
-    rows = session.execute(COMPUTE[kind], {**values(days, ids), "now": now})
+    given = {**values(days, ids), "sinces": [since[id] for id in ids], "now": now}
+    rows = session.execute(COMPUTE[kind], given)
     return [Changed(kind, row.id, row.completes) for row in rows if row.differs]
 
 
@@ -153,10 +174,17 @@ def differences(
 ) -> list[Difference]:
     """Return those of these merits or targets whose stored progress is not what the entries say.
 
-    Locks nothing, so what it returns may be about to be computed by somebody else.
+    Those that were never computed are among them, without a look at their entries. Locks nothing, so what it
+    returns may be about to be computed by somebody else.
     """
+    new = [
+        Difference(kind, row.id, row.is_marked, None, row.today, False, False)
+        for row in session.execute(_NEW[kind], values(days, ids))
+    ]
+    if not (computed := set(ids).difference(one.id for one in new)):
+        return new
     plain_joins(session)
-    found = session.execute(_COMPARE[kind], values(days, ids)).all()
+    found = session.execute(_COMPARE[kind], values(days, computed)).all()
     unmarked = {row.id for row in found if not row.is_marked and row.as_of is not None}
     right: set[int] = set()
     if unmarked:
@@ -166,7 +194,7 @@ def differences(
         # What has come between the two statements has left its mark, or been computed already.
         again = session.execute(_COMPARE[kind], values(days, wrong))
         marked |= wrong - {row.id for row in again if not row.is_marked}
-    return [
+    return new + [
         Difference(kind, row.id, row.id in marked, row.as_of, row.today, row.id in right, row.is_dated_ahead)
         for row in found
     ]

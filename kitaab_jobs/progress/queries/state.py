@@ -14,12 +14,21 @@ from sqlalchemy import ARRAY, BigInteger, Date, String, TextClause, bindparam, t
 from sqlalchemy.orm import Session
 from sqlalchemy.types import TypeEngine
 
+KINDS = ("merit", "target")
+
 # What holds now, and what held on the day that the goal was computed for.
 NOW = "coalesce(local.day, :utc)"
 STORED = "g.as_of"
 
 # Which goals are looked at.
 THESE = "= ANY (:ids)"
+
+# The first day on which something changed that a goal has not seen: each goal's own, or all days.
+SINCE = (
+    "coalesce(asked.since, '-infinity')",
+    "JOIN unnest(:ids, :sinces) AS asked (id, since) ON asked.id = g.{kind}_id",
+)
+EVER = ("'-infinity'::date", "")
 
 # Today in each zone.
 LOCAL = "local AS (SELECT timezone, day FROM unnest(:zones, :days) AS t (timezone, day))"
@@ -32,8 +41,8 @@ _MERIT_GOALS = """
         SELECT g.merit_id AS id, g.user_id, g.merit_type AS logic, g.completed_on, today.day AS today,
                CASE WHEN g.duration_days IS NOT NULL THEN least(g.duration_days, 1000000) END AS days,
                g.duration_days AS total, g.start_date, NULL::date AS end_date,
-               g.is_satisfied AS was_satisfied, g.percent AS was_percent, g.as_of AS was_as_of
-        FROM merits AS g
+               g.is_satisfied AS was_satisfied, g.percent AS was_percent, g.as_of AS was_as_of, {since} AS since
+        FROM merits AS g {asked}
         LEFT JOIN local ON local.timezone = (SELECT timezone FROM users WHERE user_id = g.user_id)
         CROSS JOIN LATERAL (SELECT {today}) AS today (day)
         WHERE g.merit_id {which} AND g.is_active AND g.deleted_at IS NULL
@@ -47,8 +56,8 @@ _TARGET_GOALS = """
     goal AS (
         SELECT g.target_id AS id, g.user_id, g.target_type AS logic, g.completed_on, today.day AS today,
                NULL::integer AS days, g.end_date - g.start_date + 1 AS total, g.start_date, g.end_date,
-               g.is_satisfied AS was_satisfied, g.percent AS was_percent, g.as_of AS was_as_of
-        FROM targets AS g
+               g.is_satisfied AS was_satisfied, g.percent AS was_percent, g.as_of AS was_as_of, {since} AS since
+        FROM targets AS g {asked}
         LEFT JOIN local ON local.timezone = (SELECT timezone FROM users WHERE user_id = g.user_id)
         CROSS JOIN LATERAL (SELECT {today}) AS today (day)
         WHERE g.target_id {which} AND g.is_active AND g.frozen_at IS NULL AND g.deleted_at IS NULL
@@ -58,18 +67,23 @@ _TARGET_GOALS = """
                direction = 'at_most' AS at_most
         FROM target_items WHERE target_id {which}
     )"""
-GOALS = {"merit": _MERIT_GOALS, "target": _TARGET_GOALS}
+_GOALS = {"merit": _MERIT_GOALS, "target": _TARGET_GOALS}
 
 # The window that is looked at now ends today; yesterday where it must be over, because an item asks for "at
 # most", or because AND has one that does. Entries since `window_from` are in that window, those since
 # `first_day` in one that may complete the goal: a goal that is complete stays so, and no other window of it
 # is looked at. All of them end with `last_day`.
+#
+# What is stored has looked at every window until the day that it was computed for, with all that had changed by
+# then. So windows that were over before that day, and before the first day that has changed since, are
+# not looked at again: they are as they were, and were not enough.
 PARTS = """
     part AS (
         SELECT item.goal_id, item.item_id, item.deed_item_id, item.scale_value_id, item.target_value, item.at_most,
                goal.user_id, goal.days, goal.total, goal.completed_on IS NOT NULL AS is_complete, until.day AS until,
-               CASE WHEN goal.completed_on IS NULL AND goal.total IS NOT NULL THEN goal.start_date
-                    ELSE recent.first_day END AS first_day,
+               CASE WHEN goal.completed_on IS NOT NULL OR goal.total IS NULL THEN recent.first_day
+                    WHEN goal.days IS NULL THEN goal.start_date
+                    ELSE least(recent.first_day, greatest(goal.start_date, news.day - goal.days + 1)) END AS first_day,
                recent.first_day AS window_from, least(goal.end_date, until.day) AS last_day
         FROM goal
         JOIN (
@@ -82,71 +96,86 @@ PARTS = """
             SELECT CASE WHEN goal.total IS NULL THEN '-infinity' WHEN goal.days IS NULL THEN goal.start_date
                         ELSE greatest(goal.start_date, until.day - goal.days + 1) END
         ) AS recent (first_day)
+        CROSS JOIN LATERAL (SELECT least(goal.since, coalesce(goal.was_as_of, '-infinity'))) AS news (day)
     )"""
 
-# What stands now is a sum over the window that is looked at (`done`). When a goal was first reached is asked
-# only where it is not complete and its items have enough over all days. There the window slides by
-# adding each amount on its day and taking it away `days` later (`step`), so that a running sum holds, on
-# each day on which anything changes, what the window ending that day contains. Kept are the days that
-# turn an item from not reached to reached or back (`turn`); a running sum over these, in a goal, counts
-# how many of its items are reached at once (`together`).
+# What stands now is a sum over the window that is looked at (`done`), and `ever` one over all that may complete
+# the goal. When a goal was first reached is asked only where it is not complete and its items have enough of
+# that. There the window slides by adding each amount on its day and taking it away `days` later (`step`), so that a
+# running sum holds, on each day on which anything changes, what the window ending that day contains. That is done for
+# each item by itself, where its entries are read: all of them at once would be sorted on disk. Kept are the days that
+# turn an item from not reached to reached or back (`turn`); a running sum over these, in a goal, counts how many of its
+# items are reached at once (`together`).
 #
 # "At most" asks for a whole window as well, with something recorded on each day, whatever it was: besides
 # the amounts, the recorded days are summed up.
 #
 # How all this is joined must not hang on the planner's guesses at what a step returns: one guess of "one
 # row" makes the pass quadratic. So nested loops are off (PLAIN_JOINS), and what is a lookup in a large
-# table is written as one: a subquery for each row, with OFFSET 0 where it would be made a join.
+# table is written as one: a subquery for each row, with OFFSET 0 where it would be made a join. Entries are added up
+# where they are read.
 PLAIN_JOINS = text("SELECT set_config('enable_nestloop', 'off', true)")
-_STATE = """
+
+# `items` are all deed items whose entries a part counts: its own and those below. In the order of the index, so that
+# its pages are read one after the other.
+WHOLE = """
     tree AS (
-        SELECT deed_item_id AS root, deed_item_id, user_id, min(first_day) AS first_day, max(last_day) AS last_day
-        FROM part GROUP BY deed_item_id, user_id
+        SELECT deed_item_id AS root, deed_item_id FROM part
         UNION
-        SELECT tree.root, i.deed_item_id, tree.user_id, tree.first_day, tree.last_day
+        SELECT tree.root, i.deed_item_id
         FROM tree
         CROSS JOIN LATERAL (
             SELECT deed_item_id FROM deed_items WHERE parent_deed_item_id = tree.deed_item_id OFFSET 0
         ) AS i
     ),
-    entry AS (
-        SELECT tree.root, e.entry_date AS day, e.scale_value_id, e.count_value
-        FROM tree
-        CROSS JOIN LATERAL (
-            SELECT entry_date, scale_value_id, count_value FROM entries
-            WHERE user_id = tree.user_id AND deed_item_id = tree.deed_item_id
-              AND entry_date BETWEEN tree.first_day AND tree.last_day
-            OFFSET 0
-        ) AS e
-    ),
-    counted AS (
-        SELECT part.item_id, entry.day, entry.day >= part.window_from AS in_window,
-               CASE WHEN part.scale_value_id IS NULL THEN entry.count_value ELSE 1 END AS amount, 0 AS recorded
-        FROM part
-        JOIN entry ON entry.root = part.deed_item_id
-            AND (part.scale_value_id IS NULL OR part.scale_value_id = entry.scale_value_id)
-            AND entry.day BETWEEN part.first_day AND part.last_day
-        WHERE NOT part.at_most
-        UNION ALL
-        SELECT part.item_id, entry.day, entry.day >= part.window_from,
-               sum(CASE WHEN part.scale_value_id IS NULL THEN coalesce(entry.count_value, 0)
-                        WHEN part.scale_value_id = entry.scale_value_id THEN 1 ELSE 0 END), 1
-        FROM part
-        JOIN entry ON entry.root = part.deed_item_id AND entry.day BETWEEN part.first_day AND part.last_day
-        WHERE part.at_most GROUP BY part.item_id, part.window_from, entry.day
-    ),
+    whole AS (
+        SELECT part.*, below.items
+        FROM part JOIN (SELECT root, array_agg(deed_item_id) AS items FROM tree GROUP BY root) AS below
+            ON below.root = part.deed_item_id
+        ORDER BY part.user_id, part.deed_item_id
+    )"""
+
+# What is said of the entries of a part `p`, in words that stand for it in the statements.
+_WORDS = {
+    "THEIR": """user_id = p.user_id AND deed_item_id = ANY (p.items)
+                  AND entry_date BETWEEN p.first_day AND p.last_day""",
+    "AMOUNT": "CASE WHEN p.scale_value_id IS NULL THEN count_value ELSE 1 END",
+    "VALUED": "(p.scale_value_id IS NULL OR scale_value_id = p.scale_value_id)",
+    "WHATEVER": """CASE WHEN p.scale_value_id IS NULL THEN coalesce(count_value, 0)
+                           WHEN p.scale_value_id = scale_value_id THEN 1 ELSE 0 END""",
+}
+
+
+def entries_of(sql: str) -> str:
+    """Return a piece of SQL with the words for a part's entries replaced by what they mean."""
+    for word, meaning in _WORDS.items():
+        sql = sql.replace(word, meaning)
+    return sql
+
+
+_STATE = entries_of(
+    """
     sums AS (
-        SELECT part.*, coalesce(sums.done, 0) AS done, coalesce(sums.ever, 0) AS ever,
-               coalesce(sums.recorded, 0) AS recorded, coalesce(sums.ever_recorded, 0) AS ever_recorded
-        FROM part
-        LEFT JOIN (
-            SELECT item_id, sum(amount) FILTER (WHERE in_window) AS done, sum(amount) AS ever,
-                   sum(recorded) FILTER (WHERE in_window) AS recorded, sum(recorded) AS ever_recorded
-            FROM counted GROUP BY item_id
-        ) AS sums USING (item_id)
+        SELECT p.*, coalesce(e.done, 0) AS done, coalesce(e.ever, 0) AS ever, 0 AS recorded, 0 AS ever_recorded
+        FROM whole AS p
+        CROSS JOIN LATERAL (
+            SELECT sum(AMOUNT) FILTER (WHERE entry_date >= p.window_from) AS done, sum(AMOUNT) AS ever
+            FROM entries WHERE THEIR AND VALUED
+        ) AS e
+        WHERE NOT p.at_most
+        UNION ALL
+        SELECT p.*, coalesce(e.done, 0), coalesce(e.ever, 0), e.recorded, e.ever_recorded
+        FROM whole AS p
+        CROSS JOIN LATERAL (
+            SELECT sum(WHATEVER) FILTER (WHERE entry_date >= p.window_from) AS done, sum(WHATEVER) AS ever,
+                   count(DISTINCT entry_date) FILTER (WHERE entry_date >= p.window_from) AS recorded,
+                   count(DISTINCT entry_date) AS ever_recorded
+            FROM entries WHERE THEIR
+        ) AS e
+        WHERE p.at_most
     ),
     judged AS (
-        SELECT goal_id, item_id,
+        SELECT sums.*,
                CASE WHEN at_most THEN coalesce(recorded = total AND done <= target_value, false)
                     ELSE done >= target_value END AS is_reached,
                CASE WHEN at_most THEN coalesce(ever_recorded >= total, false) ELSE ever >= target_value END AS may_be,
@@ -163,32 +192,39 @@ _STATE = """
                CASE goal.logic WHEN 'AND' THEN avg(judged.share) ELSE max(judged.share) END AS share
         FROM goal JOIN judged ON judged.goal_id = goal.id GROUP BY goal.id, goal.logic
     ),
-    step AS (
-        SELECT sums.goal_id, sums.item_id, sums.target_value, sums.at_most, sums.total, step.day, step.amount,
-               step.recorded
-        FROM present
-        JOIN sums ON sums.goal_id = present.goal_id
-        JOIN judged ON judged.item_id = sums.item_id AND judged.may_be
-        JOIN counted ON counted.item_id = sums.item_id AND (counted.amount > 0 OR counted.recorded > 0)
-        CROSS JOIN LATERAL (
-            VALUES (counted.day, counted.amount, counted.recorded),
-                   (counted.day + sums.days, -counted.amount, -counted.recorded)
-        ) AS step (day, amount, recorded)
-        WHERE present.reachable >= present.needed AND NOT sums.is_complete AND step.day <= sums.until
+    sliding AS (
+        SELECT judged.* FROM present JOIN judged ON judged.goal_id = present.goal_id
+        WHERE judged.may_be AND present.reachable >= present.needed AND NOT judged.is_complete
     ),
     -- Steps of one day are peers to the sum: each has the sum at the end of its day.
     turn AS (
-        SELECT goal_id, day, reached::int - lag(reached::int, 1, 0) OVER (PARTITION BY item_id ORDER BY day) AS turned
-        FROM (
-            SELECT goal_id, item_id, day,
-                   CASE WHEN at_most THEN sum(recorded) OVER so_far = total AND sum(amount) OVER so_far <= target_value
-                        ELSE sum(amount) OVER so_far >= target_value END AS reached
-            FROM step WINDOW so_far AS (PARTITION BY item_id ORDER BY day)
-        ) AS running
+        SELECT p.goal_id, turned.day, turned.by
+        FROM sliding AS p
+        CROSS JOIN LATERAL (
+            SELECT day, reached::int - lag(reached::int, 1, 0) OVER (ORDER BY day) AS by
+            FROM (
+                SELECT step.day,
+                       CASE WHEN p.at_most THEN sum(step.recorded) OVER so_far = p.total
+                                AND sum(step.amount) OVER so_far <= p.target_value
+                            ELSE sum(step.amount) OVER so_far >= p.target_value END AS reached
+                FROM (
+                    SELECT entry_date AS day, AMOUNT AS amount, 0 AS recorded
+                    FROM entries WHERE THEIR AND VALUED AND AMOUNT > 0 AND NOT p.at_most
+                    UNION ALL
+                    SELECT entry_date, sum(WHATEVER), 1 FROM entries WHERE THEIR AND p.at_most GROUP BY entry_date
+                ) AS counted
+                CROSS JOIN LATERAL (
+                    VALUES (counted.day, counted.amount, counted.recorded),
+                           (counted.day + p.days, -counted.amount, -counted.recorded)
+                ) AS step (day, amount, recorded)
+                WHERE step.day <= p.until WINDOW so_far AS (ORDER BY step.day)
+            ) AS running
+        ) AS turned
+        WHERE turned.by <> 0
     ),
     together AS (
-        SELECT goal_id, day, sum(sum(turned)) OVER (PARTITION BY goal_id ORDER BY day) AS reached
-        FROM turn WHERE turned <> 0 GROUP BY goal_id, day
+        SELECT goal_id, day, sum(sum(turn.by)) OVER (PARTITION BY goal_id ORDER BY day) AS reached
+        FROM turn GROUP BY goal_id, day
     ),
     completion AS (
         SELECT goal_id, min(together.day) AS day
@@ -209,16 +245,22 @@ _STATE = """
                    {percent} AS percent
         ) AS shown
     )"""
+)
 
 # Thirds have no end in decimals: rounding first keeps 100 * (1/3 + 1/3 + 1/3 + 1) / 4 from being 49.
 PERCENT = """CASE WHEN goal.completed_on IS NOT NULL OR completion.day IS NOT NULL THEN 100
                         ELSE least(99, floor(round(100 * coalesce(present.share, 0), 12))) END::smallint"""
 
 
-def state(kind: str, today: str = NOW) -> str:
+def goals(kind: str, *, today: str = NOW, which: str = THESE, since: tuple[str, str] = EVER) -> str:
+    """Return the common table expressions `goal` and `item`."""
+    day, asked = since
+    return _GOALS[kind].format(today=today, which=which, since=day, asked=asked.format(kind=kind))
+
+
+def state(kind: str, *, today: str = NOW, since: tuple[str, str] = EVER) -> str:
     """Return the common table expressions that end in `state`, for the goals `:ids`."""
-    goals = GOALS[kind].format(today=today, which=THESE)
-    return f"WITH RECURSIVE {LOCAL},{goals},{PARTS},{_STATE.format(percent=PERCENT)}"
+    return f"WITH RECURSIVE {LOCAL},{goals(kind, today=today, since=since)},{PARTS},{WHOLE},{_STATE.format(percent=PERCENT)}"
 
 
 def statement(sql: str) -> TextClause:
@@ -229,6 +271,7 @@ def statement(sql: str) -> TextClause:
         "days": ARRAY(Date),
         "utc": Date(),
         "items": ARRAY(BigInteger),
+        "sinces": ARRAY(Date),
     }
     made = text(sql)
     return made.bindparams(
