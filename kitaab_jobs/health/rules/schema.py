@@ -90,7 +90,7 @@ WORKER_TABLES: tuple[Right, ...] = (
     _columns("UPDATE", "jobs.fires", "ended_as ended_at"),
 )
 WORKER_SCHEMAS = ("public", "jobs")
-WORKER_FUNCTIONS = ("jobs.enqueue", "jobs.enqueue_many", "jobs.make_partition")
+WORKER_FUNCTIONS = ("jobs.enqueue", "jobs.enqueue_many", "jobs.finish", "jobs.make_partition", "jobs.start")
 
 
 def revision(found: str | None, known: Sequence[str]) -> Verdict:
