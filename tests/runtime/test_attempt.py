@@ -39,6 +39,11 @@ def run(worker_engine: Engine, last: Last) -> Run:
     return run
 
 
+def ends(logs: Any) -> list[str]:
+    """Return what was said of how jobs ended; a thread that another test has left may say other things."""
+    return [line["action"] for line in logs if line["action"] in ("job_succeeded", "job_failed")]
+
+
 def test_one_after_the_other(effects: Engine, run: Run, last: Last, add: Any, get: Any) -> None:
     ids = [add() for _ in range(20)]
     with capture_logs() as logs:
@@ -46,14 +51,14 @@ def test_one_after_the_other(effects: Engine, run: Run, last: Last, add: Any, ge
         last.end()
     assert {get(id).state for id in ids} == {"succeeded"}
     assert notes(effects) == ["done"] * 20
-    assert [line["action"] for line in logs] == ["job_succeeded"] * 20
+    assert ends(logs) == ["job_succeeded"] * 20
 
 
 def test_it_is_told_of_though_nobody_asks(run: Run, add: Any, get: Any) -> None:
     id = add()
     with capture_logs() as logs:
         run(succeed, id)
-        wait_for(lambda: [line["action"] for line in logs] == ["job_succeeded"])
+        wait_for(lambda: ends(logs) == ["job_succeeded"])
     assert get(id).state == "succeeded"
 
 
@@ -92,7 +97,7 @@ def test_a_commit_that_is_refused(effects: Engine, run: Run, last: Last, add: An
     assert [get(id).state for id in (first, second, third)] == ["succeeded", "dead", "succeeded"]
     assert "once" in get(second).error
     assert notes(effects) == ["done", "other"]
-    assert [line["action"] for line in logs] == ["job_succeeded", "job_failed", "job_succeeded"]
+    assert ends(logs) == ["job_succeeded", "job_failed", "job_succeeded"]
 
 
 def test_one_that_was_taken_away(effects: Engine, run: Run, last: Last, add: Any, get: Any) -> None:
