@@ -13,10 +13,13 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from kitaab_jobs.contract import QUEUES, Job, encode, job_named
+from pydantic import TypeAdapter, ValidationError
+
+from kitaab_jobs.contract import QUEUES, Job, Payload, encode, job_named
 from kitaab_jobs.errors import BadPayload
 
 if TYPE_CHECKING:
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 
 MAX_KEY = 255
 MAX_GROUP = 128
+# Of many jobs so many are checked and encoded at once: it takes a third of what one by one takes.
+_TOGETHER = 100
 # What other languages, and PostgreSQL's clients, can still read.
 EARLIEST = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 LATEST = dt.datetime(9998, 12, 31, tzinfo=dt.UTC)
@@ -184,7 +189,7 @@ def _many(options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     values = {name: options.get(name) for name in _MANY}
     values |= {
         "job_name": kind.name,
-        "many_args": f"[{','.join([payload(kind, args) for args in many])}]",
+        "many_args": _document(kind, many),
         "unique_keys": None if keys is None else list(keys),
         "group_name": options["group"],
     }
@@ -274,3 +279,22 @@ def payload(kind: Job, args: Mapping[str, Any] | None) -> str:
         return encode(parsed.model_dump(mode="json"))
     except BadPayload as error:
         raise BadPayload(f"{kind.name}: {error.message}", remedy=error.remedy) from None
+
+
+def _document(kind: Job, many_args: Sequence[Mapping[str, Any]]) -> str:
+    """Return one JSON array of many arguments, each checked against the contract."""
+    several = _several(kind.payload)
+    parts: list[str] = []
+    for low in range(0, len(many_args), _TOGETHER):
+        some = [dict(args or {}) for args in many_args[low : low + _TOGETHER]]
+        try:
+            # What is right for all of them together is right for each.
+            parts.append(encode(several.dump_python(several.validate_python(some), mode="json"))[1:-1])
+        except (ValidationError, BadPayload):
+            parts += [payload(kind, args) for args in some]
+    return f"[{','.join(parts)}]"
+
+
+@cache
+def _several(payload: type[Payload]) -> TypeAdapter[list[Payload]]:
+    return TypeAdapter(list[payload])  # type: ignore[valid-type]

@@ -68,8 +68,8 @@ class Job:
     """One kind of job.
 
     `max_attempts` counts starts, and `time_limit` is in seconds: after it the worker stops the job,
-    which counts as a failed attempt. `batch`: up to so many travel in one message and share a transaction, each
-    with a savepoint of its own; worth it for jobs of a few milliseconds. `max_running`: how many run at once,
+    which counts as a failed attempt. `batch`: up to so many travel in one message and share a transaction, in
+    which one that fails is set aside; worth it for jobs of a few milliseconds. `max_running`: how many run at once,
     for each `limit_key` that they are enqueued with. `unique_args`: while one with the same arguments has not
     ended, no second one is added; `unique_seconds`: nor for so long after it was enqueued.
     """
@@ -116,7 +116,7 @@ class Queue:
 _JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 
-def encode(args: Mapping[str, Any]) -> str:
+def encode(args: Mapping[str, Any] | list[dict[str, Any]]) -> str:
     """Return arguments as the JSON that the ledger stores; raise `BadPayload` where it cannot store them."""
     try:
         encoded = _JSON.encode(args)

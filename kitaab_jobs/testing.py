@@ -27,8 +27,8 @@ from sqlalchemy.orm import Session
 
 from kitaab_jobs.contract import JOBS, Job, job_named
 from kitaab_jobs.runtime import ledger, outbox
+from kitaab_jobs.runtime.attempt import Runner, wants_context, weigh_attempt
 from kitaab_jobs.runtime.context import Context
-from kitaab_jobs.runtime.execute import Runner, wants_context, weigh_attempt
 from kitaab_jobs.runtime.heartbeat import Heartbeat
 from kitaab_jobs.runtime.job import REGISTERED
 from kitaab_jobs.runtime.outcome import SUCCEEDED

@@ -8,9 +8,13 @@
 | messages | which jobs travel in one message |
 | relay | publishes ready rows to Celery, and rescues those whose message or worker was lost |
 | job | the decorator that makes a function a job |
-| execute | one job, from its message to its end, in the job's own transaction |
-| batch | many small jobs from one message, each in a savepoint, all in one commit |
+| execute | one job from its message: claimed, or dropped |
+| attempt | a claimed job, run in a transaction of its own and ended with it |
+| batch | many small jobs from one message, savepoints between them, all in one commit |
 | ledger | SQL of the worker: arrival, start, heartbeat, end |
+| trips | statements that go to the server together, answers that are fetched later |
+| envelope | a Celery message on Redis, packed by hand |
+| events | what Flower is told, gathered, and only where somebody listens |
 | outcome | what follows from how an attempt ended: the one place where errors are weighed |
 | context | what a job may know of itself |
 | heartbeat | says what a worker process still runs, and brings back who is to stop |

@@ -1,8 +1,12 @@
 """Many small jobs of one kind from one message: claimed in one statement, finished in one commit.
 
-Each runs in a savepoint of its own: one that fails is set aside with its own error, and the rest commit. What
-breaks the transaction (a lost connection, a job that was taken away, a result that cannot be stored) rolls all of
-it back, and the jobs are run one by one, under the same claims. Jobs that a slow one keeps waiting are given back.
+One that fails is set aside with its own error, and the rest commit. A savepoint for each job would do it, and cost a
+trip to the server for each, a fifth of what a small job costs; so a few of them share one. When one of these
+fails, the others are taken back with it and run again, from there on with a savepoint each. Jobs that ask for their
+context may have written apart what they did outside: they have a savepoint each from the start, and run once.
+
+What breaks the transaction (a lost connection, a job that was taken away, a result that cannot be stored) rolls all
+of it back, and the jobs are run one by one, under the same claims. Jobs that a slow one keeps waiting are given back.
 
 Killed half-way, all effects are rolled back with the transaction. Which job was at work nobody knows then, so the
 rescue counts no attempt, and starts each of them alone the next time: that one is to blame which dies again.
@@ -16,17 +20,14 @@ from collections import deque
 from collections.abc import Sequence
 from uuid import UUID
 
-from psycopg.pq import ExecStatus
+from psycopg.pq import ExecStatus, TransactionStatus
 from sqlalchemy import Connection
 
 from kitaab_jobs.db.retries import is_connection_loss
 from kitaab_jobs.runtime import ledger
-from kitaab_jobs.runtime.context import Context
-from kitaab_jobs.runtime.execute import (
+from kitaab_jobs.runtime.attempt import (
     JobSession,
     Runner,
-    claim_at_once,
-    connected,
     record_failures,
     run_claimed,
     stops,
@@ -34,14 +35,20 @@ from kitaab_jobs.runtime.execute import (
     tell_success,
     weigh_attempt,
 )
+from kitaab_jobs.runtime.context import Context
+from kitaab_jobs.runtime.execute import claim_at_once, connected
 from kitaab_jobs.runtime.heartbeat import Held
 from kitaab_jobs.runtime.logs import logger
 from kitaab_jobs.runtime.outcome import SUCCEEDED, describe
+from kitaab_jobs.runtime.trips import driver_of
 
 log = logger(__name__)
 
 # After so many seconds of work a batch is closed, and what has not begun goes back to the ledger.
 BUDGET_SECONDS = 1.0
+# So many jobs share a savepoint while none has failed. (More than 64 savepoints in a transaction would also make
+# everybody else's look at its rows slower.)
+STRETCH = 10
 
 
 class Broken(Exception):
@@ -105,18 +112,11 @@ def execute_batch(runner: Runner, ids: Sequence[UUID]) -> dict[str, int]:
 
 def _together(runner: Runner, contexts: Sequence[Context], connection: Connection) -> dict[UUID, str]:
     waiting = Waiting(contexts)
-    settled: list[ledger.Settled] = []
-    failures: list[tuple[ledger.Settled, BaseException]] = []
     with runner.heartbeat.holding(contexts) as held:
         held.on_beat = lambda: _free_what_waits(runner, waiting, held)
         try:
             with connection.begin(), _Sessions(connection) as sessions:
-                _savepoint(connection, "BEGIN; SAVEPOINT job")
-                while (context := waiting.next()) is not None:
-                    done, error = _one(runner, sessions, context, waiting)
-                    settled.append(done)
-                    if error is not None:
-                        failures.append((done, error))
+                settled, failures = _all(runner, sessions, waiting)
                 settled += ledger.released(context.claim for context in waiting.take_back())
                 states = ledger.settle(connection, settled)
                 if len(states) < len(settled):
@@ -152,6 +152,11 @@ class _Sessions:
     def __exit__(self, *_: object) -> None:
         self.renew()
 
+    @property
+    def status(self) -> int:
+        """In what state the transaction is, as the driver knows it: the server is not asked."""
+        return driver_of(self.connection).pgconn.transaction_status
+
     def get(self) -> JobSession:
         """Return the session for the next job."""
         if self._session is None:
@@ -165,10 +170,40 @@ class _Sessions:
             self._session = None
 
 
+def _all(
+    runner: Runner, sessions: _Sessions, waiting: Waiting
+) -> tuple[list[ledger.Settled], list[tuple[ledger.Settled, BaseException]]]:
+    """Run what waits, and return how each job ended, and those that failed with their errors."""
+    settled: list[ledger.Settled] = []
+    failures: list[tuple[ledger.Settled, BaseException]] = []
+    most = 1 if runner.wants_context else STRETCH
+    stretch: list[tuple[Context, ledger.Settled]] = []
+    again: deque[Context] = deque()
+    _savepoint(sessions.connection, "BEGIN; SAVEPOINT job")
+    while (context := again.popleft() if again else waiting.next()) is not None:
+        done, error = _one(runner, sessions, context, waiting)
+        if error is None:
+            stretch.append((context, done))
+            if len(stretch) >= most:
+                _savepoint(sessions.connection, "RELEASE SAVEPOINT job; SAVEPOINT job")
+                settled += (done for _, done in stretch)
+                stretch.clear()
+        else:
+            _savepoint(sessions.connection, "ROLLBACK TO SAVEPOINT job")
+            settled.append(done)
+            failures.append((done, error))
+            again.extend(context for context, _ in stretch)
+            stretch.clear()
+            most = 1
+    settled += (done for _, done in stretch)
+    return settled, failures
+
+
 def _one(
     runner: Runner, sessions: _Sessions, context: Context, waiting: Waiting
 ) -> tuple[ledger.Settled, BaseException | None]:
-    """Run one job in a savepoint; its own error is its own, also where that would end the process."""
+    """Run one job; its own error is its own, also where that would end the process."""
+    context.done = context.total = None
     started = waiting.seconds
     try:
         session = sessions.get()
@@ -181,17 +216,18 @@ def _one(
         if is_connection_loss(error):
             raise Broken(f"{runner.job.name} lost its connection: {describe(error)}") from error
         sessions.renew()
-        _savepoint(sessions.connection, "ROLLBACK TO SAVEPOINT job")
         outcome = weigh_attempt(runner.job, context, error)
         return ledger.Settled(context.claim, outcome, None, started, waiting.seconds), error
-    _savepoint(sessions.connection, "RELEASE SAVEPOINT job; SAVEPOINT job")
+    # Known without asking the server.
+    if sessions.status != TransactionStatus.INTRANS:
+        raise Broken(f"{runner.job.name} left the transaction unusable")
     progress = (context.done, context.total)
     return ledger.Settled(context.claim, SUCCEEDED, result, started, waiting.seconds, progress), None
 
 
 def _savepoint(connection: Connection, command: str) -> None:
     """Do something with the savepoint in one trip and at once: it is as frequent as the jobs."""
-    done = ledger.driver_of(connection).pgconn.exec_(command.encode())
+    done = driver_of(connection).pgconn.exec_(command.encode())
     if done.status != ExecStatus.COMMAND_OK:
         raise Broken(
             f"a job left the transaction unusable: {done.error_message.decode(errors='replace').strip()}"

@@ -14,10 +14,12 @@ expected there. The message is not lost: the job's row is in the ledger.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from kombu.transport import TRANSPORT_ALIASES, redis, virtual
+from kombu.utils.json import dumps
 from redis.exceptions import ConnectionError
 
 from kitaab_jobs.runtime.messages import FROM_LEDGER
@@ -74,6 +76,29 @@ class Channel(redis.Channel):
     QoS = QoS
 
     _plain: tuple[Any, Any] | None = None
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self._unheard: dict[str, float] = {}
+        super().__init__(*args, **options)
+
+    def unheard(self, routing_key: str) -> float | None:
+        """Return how many seconds ago something was published that nobody heard; None where the last was heard."""
+        at = self._unheard.get(routing_key)
+        return None if at is None else time.monotonic() - at
+
+    def _put_fanout(self, exchange: str, message: Any, routing_key: str, **options: Any) -> None:
+        """Publish to all who listen, and note where nobody does: Redis says how many they were."""
+        if options.get("_publish_batch") is not None:
+            super()._put_fanout(exchange, message, routing_key, **options)  # type: ignore[misc]
+            return
+        packed = dumps(message)
+        with self.conn_or_acquire() as client:
+            topics = self._get_publish_topics(exchange, routing_key)  # type: ignore[attr-defined]
+            heard = sum(client.publish(topic, packed) for topic in topics)
+        if heard:
+            self._unheard.pop(routing_key, None)
+        else:
+            self._unheard[routing_key] = time.monotonic()
 
     def _create_client(self, asynchronous: bool = False) -> Any:
         """Return the client of the pool; kombu makes one anew for each command, which costs more than the command."""

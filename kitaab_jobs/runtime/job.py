@@ -27,8 +27,9 @@ from kitaab_jobs.db.engines import primary
 from kitaab_jobs.errors import BadPayload, KitaabError
 from kitaab_jobs.runtime import canvas, ledger
 from kitaab_jobs.runtime.app import app
+from kitaab_jobs.runtime.attempt import Ended, Last, Runner, wants_context
 from kitaab_jobs.runtime.batch import execute_batch
-from kitaab_jobs.runtime.execute import Ended, NotStarted, Runner, execute, wants_context
+from kitaab_jobs.runtime.execute import NotStarted, execute
 from kitaab_jobs.runtime.heartbeat import Heartbeat
 from kitaab_jobs.runtime.messages import FROM_LEDGER, MANY
 from kitaab_jobs.runtime.outcome import describe
@@ -38,6 +39,7 @@ HARD_LIMIT_GRACE_SECONDS = 30
 # Without the database nothing can run: a message goes back to the queue, but not in a tight loop.
 NOT_STARTED_PAUSE_SECONDS = 2.0
 
+LAST = Last()
 REGISTERED: dict[str, Callable[..., Any]] = {}
 
 
@@ -56,13 +58,16 @@ def job(kind: Job) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
             engine = primary("kitaab-jobs job", ping=False)
             runner = Runner(kind, function, engine, worker, heartbeat(), with_context)
             try:
+                LAST.end()
                 if MANY in args:
                     return execute_batch(runner, [UUID(id) for id in args[MANY]])
                 id = job_id(str(self.request.id))
                 if given and not self.request.parent_id:
                     return _refuse_positional(runner, id, given)
                 from_ledger = bool((self.request.headers or {}).get(FROM_LEDGER))
-                ended = execute(runner, id, args, canvas.of_request(self.request), from_ledger=from_ledger)
+                after = canvas.of_request(self.request)
+                last = LAST if from_ledger and self.request.ignore_result and not after else None
+                ended = execute(runner, id, args, after, from_ledger=from_ledger, last=last)
                 return _tell_celery(runner, id, ended)
             except NotStarted as error:
                 time.sleep(NOT_STARTED_PAUSE_SECONDS)

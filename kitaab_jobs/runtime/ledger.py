@@ -22,6 +22,7 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
+from psycopg.pq import TransactionStatus
 from sqlalchemy import ARRAY, BigInteger, Boolean, Connection, DateTime, Integer, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import UUID as Uuid
@@ -30,6 +31,7 @@ from kitaab_jobs.client import payload
 from kitaab_jobs.contract import QUEUES, Job, encode
 from kitaab_jobs.errors import BadPayload
 from kitaab_jobs.runtime.outcome import RELEASED, Outcome
+from kitaab_jobs.runtime.trips import answers, driver_of, filled, send
 
 HEARTBEAT_SECONDS: float = 2
 
@@ -73,17 +75,10 @@ class Pulse:
 # commit of the relay that sent it waits here for the row; 'ready' is what it finds where that relay died. Jobs with a
 # limit start from 'published' only: the relay is who counts them.
 #
-# The usual start, in short: a third of what `_CLAIM` costs the server.
-_CLAIM_ONE = """
-    UPDATE jobs.jobs
-    SET state = 'running', attempt = attempt + 1, started_at = now(), heartbeat_at = now(), worker = %(worker)s,
-        in_batch = false, error = NULL, progress_done = NULL, progress_total = NULL
-    WHERE id = %(id)s AND (state::text = 'published'
-                           OR state::text = 'ready' AND limit_key IS NULL AND queue <> ALL (%(limited)s))
-    RETURNING id, name, args, attempt, max_attempts, started_at, schedule, fire_at
-"""
+# The usual start: a third of what `_CLAIM` costs the server.
+_START = "SELECT jobs.start({id}, {worker}, {limited})"
 
-# For many, and for one that `_CLAIM_ONE` does not find: it waits whatever the relay is about to make 'published' of
+# For many, and for one that `_START` does not find: it waits whatever the relay is about to make 'published' of
 # (so the states are weighed when the row is locked). Locked in one order, so that two batches with the same jobs cannot
 # deadlock.
 _CLAIM = """
@@ -106,14 +101,9 @@ _CLAIM = """
 # does, and takes this along. If the server fails in between, the row is as it was, and the work was never committed.
 _QUICK = ", set_config('synchronous_commit', 'off', true)"
 
-# The usual end of one job, in short: `settle` is for all others.
-_FINISH = """
-    UPDATE jobs.jobs
-    SET state = 'succeeded', finished_at = clock_timestamp(), error = NULL, result = CAST(%(result)s AS jsonb),
-        progress_done = coalesce(%(done)s, progress_done), progress_total = coalesce(%(total)s, progress_total)
-    WHERE id = %(id)s AND state::text = 'running' AND attempt = %(attempt)s AND started_at = %(since)s
-    RETURNING group_name IS NOT NULL
-"""
+# The usual end of one job: `settle` is for all others. It fails where the job is no longer this claim's.
+_FINISH = "SELECT jobs.finish({id}, {attempt}, {since}, {result}, {done}, {total})"
+_TAKEN = "KJ001"
 
 # A success is written in the job's own transaction. Where a row is missing in what comes back, the job was
 # rescued or cancelled meanwhile, so its work must not be committed either. What an operator cancelled is
@@ -143,7 +133,6 @@ _SETTLE = """
     RETURNING j.id, j.state::text, j.group_name IS NOT NULL
 """
 
-# A job of a group may be the last that another group waits for.
 _ANNOUNCE = "SELECT pg_notify('kitaab_jobs', '')"
 
 _BEAT = text(
@@ -328,24 +317,49 @@ def claim(connection: Connection, ids: Sequence[UUID], worker: str, *, quick: bo
 
     `quick`: the commit need not wait for the disk, since nothing else is in this transaction.
     """
-    driver, more = driver_of(connection), _QUICK if quick else ""
-    given: dict[str, Any] = {"worker": worker, "limited": _LIMITED_QUEUES}
-    if len(ids) == 1:
-        row = driver.execute(_CLAIM_ONE + more, {"id": ids[0], **given}).fetchone()
-        if row is not None:
-            return [Claim(*row[:8])]
-    given |= {"ids": "{" + ",".join(map(str, ids)) + "}", "in_batch": len(ids) > 1}
-    found = {row[0]: Claim(*row[:8]) for row in driver.execute(_CLAIM + more, given)}
+    more = _QUICK if quick else ""
+    given = {
+        "worker": worker,
+        "limited": _LIMITED_QUEUES,
+        "ids": "{" + ",".join(map(str, ids)) + "}",
+        "in_batch": len(ids) > 1,
+    }
+    found = {row[0]: Claim(*row[:8]) for row in driver_in(connection).execute(_CLAIM + more, given)}
     return [found[id] for id in ids if id in found]
 
 
-def driver_of(connection: Connection) -> psycopg.Connection[Any]:
-    """Return the driver's connection. What is done for each job goes past SQLAlchemy, which would double its cost.
+def start(connection: Connection, id: UUID, worker: str, *, stay: bool) -> Claim | None:
+    """Claim one job in a transaction of its own, in one trip; None where `claim` must have a closer look.
+
+    `stay`: the next transaction is begun in the same trip.
+    """
+    starting = filled(connection, _START, id=id, worker=worker, limited="{" + ",".join(_LIMITED_QUEUES) + "}")
+    end = "COMMIT AND CHAIN" if stay else "COMMIT"
+    # The commit need not wait for the disk: see `_QUICK`.
+    send(connection, "BEGIN", "SET LOCAL synchronous_commit = off", starting, end)
+    given = answers(connection)[2].get_value(0, 0)
+    if given is None:
+        return None
+    found = json.loads(given)
+    fire_at = found["fire_at"]
+    return Claim(
+        id,
+        found["name"],
+        found["args"],
+        found["attempt"],
+        found["max_attempts"],
+        dt.datetime.fromisoformat(found["started_at"]),
+        found["schedule"],
+        None if fire_at is None else dt.datetime.fromisoformat(fire_at),
+    )
+
+
+def driver_in(connection: Connection) -> psycopg.Connection[Any]:
+    """Return the driver's connection, where it opens a transaction with the next statement if none is open.
 
     SQLAlchemy is told of the transaction, so that whoever commits or rolls back there does.
     """
-    driver = connection.connection.driver_connection
-    assert isinstance(driver, psycopg.Connection)
+    driver = driver_of(connection)
     if not driver.autocommit and not connection.in_transaction():
         connection.begin()
     return driver
@@ -356,7 +370,7 @@ def settle(connection: Connection, settled: Sequence[Settled]) -> dict[UUID, str
 
     Raises ValueError where a result is no JSON.
     """
-    driver = driver_of(connection)
+    driver = driver_in(connection)
     known = json.dumps([_known(each) for each in settled], allow_nan=False)
     rows = driver.execute(_SETTLE, [known]).fetchall()
     if any(in_group for _, _, in_group in rows):
@@ -382,27 +396,45 @@ def _known(settled: Settled) -> dict[str, Any]:
     }
 
 
-def finish(
+def send_finish(
     connection: Connection,
     claim: Claim,
     result: dict[str, Any],
     done: int | None = None,
     total: int | None = None,
-) -> bool:
-    """Mark one job as succeeded in the caller's transaction; False where it is no longer this claim's."""
-    driver = driver_of(connection)
-    given = {
-        "id": claim.id,
-        "attempt": claim.attempt,
-        "since": claim.started_at,
-        "result": json.dumps(result, allow_nan=False),
-        "done": done,
-        "total": total,
-    }
-    row = driver.execute(_FINISH, given).fetchone()
-    if row is not None and row[0]:
-        driver.execute(_ANNOUNCE)
-    return row is not None
+) -> None:
+    """Mark one job as succeeded in its open transaction and commit that, without waiting for the answer.
+
+    Raises ValueError where the result is no JSON.
+    """
+    ending = filled(
+        connection,
+        _FINISH,
+        id=claim.id,
+        attempt=claim.attempt,
+        since=claim.started_at.isoformat(),
+        result=json.dumps(result, allow_nan=False),
+        done=done,
+        total=total,
+    )
+    if driver_of(connection).pgconn.transaction_status == TransactionStatus.IDLE:
+        send(connection, "BEGIN", ending, "COMMIT")
+    else:
+        send(connection, ending, "COMMIT")
+
+
+def await_finish(connection: Connection) -> bool:
+    """Wait for the answer to `send_finish`; False where the job is no longer that claim's, so nothing is committed.
+
+    Raises what else became of the commit.
+    """
+    try:
+        answers(connection)
+    except psycopg.Error as error:
+        if error.sqlstate == _TAKEN:
+            return False
+        raise
+    return True
 
 
 def released(claims: Iterable[Claim]) -> list[Settled]:

@@ -24,8 +24,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from kitaab_jobs.contract import JOBS, QUEUES
 from kitaab_jobs.runtime import ledger, outbox
 from kitaab_jobs.runtime.envelope import pack, sent_event
+from kitaab_jobs.runtime.events import GatheringDispatcher
 from kitaab_jobs.runtime.logs import logger
-from kitaab_jobs.runtime.messages import Message, fill
+from kitaab_jobs.runtime.messages import MANY, Message, fill
 from kitaab_jobs.settings import VERSION
 
 log = logger(__name__)
@@ -37,6 +38,8 @@ RESCUE_SECONDS = 5.0
 PROMOTE_SECONDS = 0.2
 # So often it is looked how long small jobs take, and so how many go into one message.
 LEARN_SECONDS = 1.0
+# Sooner, while some are on their way of whose kind nobody knows it.
+LEARN_SOON_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 10.0
 # A queue is filled up again when half of what was sent last has been taken, or when nearly nothing waits.
 FEW_MESSAGES = 4
@@ -74,6 +77,7 @@ class Relay:
         self._learned_at = 0.0
         self._put_off = False
         self._seconds: dict[str, float] = {}
+        self._is_unknown = False
         self._sent: dict[str, int] = {}
         self._waiting: dict[str, int] = {}
         self._held = False
@@ -133,6 +137,7 @@ class Relay:
                 self._send(messages)
         # After the commit, for which the workers that have these messages wait.
         if messages:
+            self._is_unknown = any(MANY in each.args and each.name not in self._seconds for each in messages)
             self._tell(messages)
         for queue in rooms:
             if count := sum(message.queue == queue for message in messages):
@@ -188,16 +193,24 @@ class Relay:
             pipeline.execute()
 
     def _tell(self, messages: list[Message]) -> None:
-        """Tell Flower of them, in one event message. They are on their way whatever becomes of it."""
+        """Tell Flower of them. They are on their way whatever becomes of it."""
         with (
             suppress(*_AWAY),
             self.app.connection_or_acquire() as connection,
-            self.app.events.Dispatcher(
-                channel=connection.default_channel, buffer_group=["task"], buffer_limit=len(messages) + 1
+            GatheringDispatcher(
+                app=self.app,
+                channel=connection.default_channel,
+                buffer_group=["task"],
+                buffer_limit=len(messages) + 1,
             ) as events,
         ):
-            for message in messages:
+            # The first goes ahead, to see whether anybody listens; then the others in one event message.
+            for place, message in enumerate(messages):
+                if events.is_unheard():
+                    return
                 events.send("task-sent", **sent_event(message))
+                if place == 0:
+                    events.flush(errors=False)
             events.flush(errors=False)
 
     def _messages(self, queues: Collection[str]) -> dict[str, int]:
@@ -226,7 +239,8 @@ class Relay:
         return rescued > 0
 
     def _learn_when_due(self) -> None:
-        if time.monotonic() - self._learned_at < LEARN_SECONDS:
+        due = LEARN_SOON_SECONDS if self._is_unknown else LEARN_SECONDS
+        if time.monotonic() - self._learned_at < due:
             return
         self._learned_at = time.monotonic()
         with self.engine.begin() as connection:

@@ -1,13 +1,13 @@
 """Marks of progress say since which day something has changed; what a goal counts is read from an index alone.
 
 Revision ID: 0017
-Revises: 0015
+Revises: 0016
 """
 
 from alembic import op
 
 revision = "0017"
-down_revision = "0015"
+down_revision = "0016"
 branch_labels = None
 depends_on = None
 

@@ -300,6 +300,28 @@ class TestMany:
             enqueue_many(connection, "progress.refresh", [{}, {}], unique_keys=["a"])
         assert count(connection) == 0
 
+    def test_many_are_checked_as_each_is(self, connection: Connection) -> None:
+        """However many are checked and encoded together."""
+
+        class Free(Payload):
+            text: str = ""
+            share: float = 0
+
+        kind = Job("progress.refresh", "", Free)
+        many = [{"text": "ä" * 1000 + "\\u0000", "share": n / 7} for n in range(205)]
+        ids = enqueue_many(connection, kind, many)
+        stored = [
+            connection.scalar(text("SELECT args FROM jobs.jobs WHERE id = :id"), {"id": id}) for id in ids
+        ]
+        assert stored == many
+        for wrong in ({"text": "x" * 70_000}, {"text": "a\0b"}, {"share": float("nan")}, {"txet": "x"}):
+            with pytest.raises(BadPayload) as alone:
+                enqueue(connection, kind, wrong)
+            with pytest.raises(BadPayload) as among:
+                enqueue_many(connection, kind, [*many, wrong, *many])
+            assert str(among.value) == str(alone.value)
+        assert count(connection) == 205
+
     def test_none(self, connection: Connection) -> None:
         assert enqueue_many(connection, "progress.refresh", []) == []
 

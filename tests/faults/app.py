@@ -194,7 +194,7 @@ def change(module: ModuleType, name: str, old: str, new: str) -> None:
 
 def without_claim() -> None:
     """Whoever gets a message runs its job."""
-    change(ledger, "_CLAIM_ONE", "WHERE id = %(id)s AND", "WHERE false AND id = %(id)s AND")
+    change(ledger, "_START", "SELECT jobs.start({id}, {worker}, {limited})", "SELECT NULL")
     change(ledger, "_CLAIM", "AND state::text IN ('scheduled', 'ready', 'published')", "")
     change(ledger, "_CLAIM", "WHERE state = 'published' OR state = 'ready' AND NOT limited", "")
     # A constraint would refuse a job that has ended and runs.
@@ -214,14 +214,20 @@ def without_rescue_of_published() -> None:
 def without_attempt() -> None:
     """A job's end is written by whoever has run it, though it is another's by now."""
     change(ledger, "_SETTLE", "AND j.attempt = s.attempt AND j.started_at = s.since", "")
-    change(ledger, "_FINISH", "AND attempt = %(attempt)s AND started_at = %(since)s", "")
+    change(ledger, "_FINISH", "{attempt}, {since}", "j.attempt, j.started_at")
+    change(ledger, "_FINISH", "{total})", "{total}) FROM jobs.jobs AS j WHERE j.id = {id}")
 
 
 def without_settle() -> None:
     """A job's end is written whatever became of the job meanwhile."""
     without_attempt()
     change(ledger, "_SETTLE", "AND j.state::text = 'running'", "")
-    change(ledger, "_FINISH", "AND state::text = 'running'", "")
+    change(
+        ledger,
+        "_FINISH",
+        "SELECT",
+        "UPDATE jobs.jobs SET state = 'running', finished_at = NULL WHERE id = {id}; SELECT",
+    )
 
 
 def without_lock_of_fires() -> None:

@@ -181,7 +181,7 @@ FUNCTIONS = {
     "kitaab_app": "app_own_deeds app_relations app_shared_deed_items app_shared_deeds app_user_id item_streaks"
     " jobs.enqueue jobs.enqueue_many save_push_subscription user_for_login",
     "kitaab_readonly": "app_user_id item_streaks",
-    "kitaab_worker": "jobs.enqueue jobs.enqueue_many jobs.make_partition jobs.mark_items_of",
+    "kitaab_worker": "jobs.enqueue jobs.enqueue_many jobs.finish jobs.make_partition jobs.mark_items_of jobs.start",
 }
 
 SCHEMAS = {

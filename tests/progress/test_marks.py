@@ -15,7 +15,8 @@ from sqlalchemy.exc import DBAPIError
 from kitaab_jobs import contract
 from kitaab_jobs.client import enqueue
 from kitaab_jobs.progress import jobs, queries, tasks
-from kitaab_jobs.runtime.execute import Runner, execute
+from kitaab_jobs.runtime.attempt import Runner
+from kitaab_jobs.runtime.execute import execute
 from kitaab_jobs.runtime.heartbeat import Heartbeat
 from tests.progress.diary import (
     NOW,

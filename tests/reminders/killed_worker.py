@@ -12,8 +12,9 @@ from sqlalchemy.orm import Session
 from kitaab_jobs import contract
 from kitaab_jobs.reminders import sending
 from kitaab_jobs.runtime import logs
+from kitaab_jobs.runtime.attempt import Runner
 from kitaab_jobs.runtime.context import Context
-from kitaab_jobs.runtime.execute import Runner, execute
+from kitaab_jobs.runtime.execute import execute
 from kitaab_jobs.runtime.heartbeat import Heartbeat
 from kitaab_jobs.settings import Settings
 from tests.conftest import engine_for

@@ -15,8 +15,9 @@ from kitaab_jobs import contract
 from kitaab_jobs.client import enqueue
 from kitaab_jobs.reminders import sending
 from kitaab_jobs.reminders.sending import Delivered
+from kitaab_jobs.runtime.attempt import Ended, Runner
 from kitaab_jobs.runtime.context import Context
-from kitaab_jobs.runtime.execute import Ended, Runner, execute
+from kitaab_jobs.runtime.execute import execute
 from kitaab_jobs.runtime.heartbeat import Heartbeat
 from kitaab_jobs.settings import Settings
 from tests.reminders.channels.letters import configured

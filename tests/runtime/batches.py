@@ -9,8 +9,8 @@ from uuid import UUID
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
+from kitaab_jobs.runtime.attempt import JobFunction
 from kitaab_jobs.runtime.batch import execute_batch
-from kitaab_jobs.runtime.execute import JobFunction
 from tests.runtime.doing import SMALL, Note, runner
 
 Add = Callable[..., UUID]

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.orm import Session
 
 from kitaab_jobs.contract import Job, Payload
-from kitaab_jobs.runtime.execute import JobFunction, Runner
+from kitaab_jobs.runtime.attempt import JobFunction, Runner
 from kitaab_jobs.runtime.heartbeat import Heartbeat
 
 

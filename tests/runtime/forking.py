@@ -18,11 +18,11 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from kitaab_jobs.contract import PROGRESS_REFRESH
-from kitaab_jobs.runtime import execute, ledger
+from kitaab_jobs.runtime import attempt, execute, ledger
 from kitaab_jobs.runtime.batch import execute_batch
 from tests.runtime.doing import SMALL, Done, by_payload, runner
 
-STEPS = ("claiming", "claimed", "worked", "finishing", "committed")
+STEPS = ("claiming", "claimed", "worked", "finishing", "sent", "committed")
 DIED = 9
 
 
@@ -55,11 +55,13 @@ def run(step: str, id: UUID, url: str) -> None:
     if step == "recording":
         ledger.record = then_die(ledger.record)
     if step == "claiming":
-        ledger.claim = then_die(ledger.claim)
+        ledger.start = then_die(ledger.start)
     if step == "finishing":
-        ledger.finish = then_die(ledger.finish)
+        ledger.send_finish = die
+    if step == "sent":
+        ledger.send_finish = then_die(ledger.send_finish)
     if step == "committed":
-        execute.tell_success = die
+        attempt.tell_success = die
     engine = create_engine(url, poolclass=NullPool)
     execute.execute(runner(engine, PROGRESS_REFRESH, work, worker=f"w@here/{step}"), id, {})
 

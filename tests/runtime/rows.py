@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from typing import Any
 from uuid import UUID, uuid4
 
 from sqlalchemy import Boolean, Connection, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
+from kitaab_jobs.runtime import ledger, trips
 from kitaab_jobs.runtime.ledger import Claim
 
 STATES = ("scheduled", "ready", "published", "running", "succeeded", "dead", "cancelled")
@@ -86,3 +88,26 @@ def claim_of(connection: Connection, id: UUID, attempt: int | None = None) -> Cl
         row.schedule,
         row.fire_at,
     )
+
+
+def start(connection: Connection, id: UUID) -> bool:
+    """Claim one job as a worker does, but in the open transaction; tell whether it was to be had."""
+    connection.execute(text("SELECT 1"))  # opens it
+    trips.send(connection, trips.filled(connection, ledger._START, id=id, worker="w@there/2", limited="{}"))
+    return trips.answers(connection)[0].get_value(0, 0) is not None
+
+
+def finish(connection: Connection, claim: Claim, result: dict[str, Any]) -> bool:
+    """Write a success as a worker does, but leave the transaction open; tell whether the job was still this claim's."""
+    connection.execute(text("SAVEPOINT finish"))
+    values = {
+        "id": claim.id,
+        "attempt": claim.attempt,
+        "since": claim.started_at,
+        "result": json.dumps(result),
+    }
+    trips.send(connection, trips.filled(connection, ledger._FINISH, **values, done=None, total=None))
+    if ledger.await_finish(connection):
+        return True
+    connection.execute(text("ROLLBACK TO SAVEPOINT finish"))
+    return False

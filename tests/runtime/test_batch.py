@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from structlog.testing import capture_logs
 
 from kitaab_jobs.errors import Cancelled, Permanent, Snooze
-from kitaab_jobs.runtime import ledger
+from kitaab_jobs.runtime import batch, ledger
 from kitaab_jobs.runtime.context import Context
 from tests.runtime.batches import PLAIN, Add, RunBatch, cut
 from tests.runtime.doing import SMALL, Done, Note, by_payload, leave, notes
@@ -168,6 +168,49 @@ class TestOneFails:
         ids = jobs("bad other=bad", attempt=2)
         assert run_batch(by_payload(bad=fail(RuntimeError("it broke"))), list(ids.values())) == {"dead": 2}
         assert {get(id).attempt for id in ids.values()} == {3}
+
+
+class TestStretch:
+    """A few jobs share a savepoint: those that shared it with one that fails run again, and nobody else does."""
+
+    def runs(self, run_batch: RunBatch, ids: dict[str, Any], **options: Any) -> Counter[str]:
+        ran: Counter[str] = Counter()
+
+        def function(session: Session, now: dt.datetime, payload: Note, *context: Context) -> Done:
+            ran[payload.note] += 1
+            leave(session, payload.note)
+            if payload.do == "bad":
+                raise RuntimeError("it broke")
+            return Done()
+
+        run_batch(function, list(ids.values()), **options)
+        return ran
+
+    @pytest.mark.parametrize("bad", [0, 1, batch.STRETCH - 1, batch.STRETCH, batch.STRETCH + 2])
+    def test_only_those_beside_it_run_again(
+        self, effects: Engine, run_batch: RunBatch, jobs: Any, get: Any, bad: int
+    ) -> None:
+        words = [f"n{place:02}=leave" for place in range(2 * batch.STRETCH + 3)]
+        words[bad] = f"n{bad:02}=bad"
+        ids = jobs(" ".join(words))
+        ran = self.runs(run_batch, ids)
+        beside = range(bad - bad % batch.STRETCH, bad)
+        assert ran == {note: 2 if int(note[1:]) in beside else 1 for note in ids}
+        assert sorted(notes(effects)) == sorted(note for note in ids if note != f"n{bad:02}")
+        assert {note for note, id in ids.items() if get(id).state != "succeeded"} == {f"n{bad:02}"}
+
+    def test_two_that_fail(self, effects: Engine, run_batch: RunBatch, jobs: Any, get: Any) -> None:
+        ids = jobs("a=leave b=leave c=bad d=leave e=bad f=leave")
+        assert self.runs(run_batch, ids) == {"a": 2, "b": 2, "c": 1, "d": 1, "e": 1, "f": 1}
+        assert sorted(notes(effects)) == ["a", "b", "d", "f"]
+        assert {get(ids[note]).error for note in "ce"} == {"RuntimeError: it broke"}
+
+    def test_who_may_do_something_outside_runs_once(
+        self, effects: Engine, run_batch: RunBatch, jobs: Any
+    ) -> None:
+        ids = jobs("a=leave b=leave bad c=leave")
+        assert set(self.runs(run_batch, ids, wants_context=True).values()) == {1}
+        assert notes(effects) == ["a", "b", "c"]
 
 
 def roll_back(session: Session, payload: Note) -> None:

@@ -157,7 +157,9 @@ def test_one_that_is_cancelled_before_its_turn(
             connection.execute(
                 text("UPDATE jobs.jobs SET cancel_requested_at = now() WHERE id = :id"), {"id": ids["b"]}
             )
-        wait_for(lambda: any(line["action"] == "job_to_stop" for line in logs))
+        wait_for(
+            lambda: ("job_to_stop", str(ids["b"])) in {(line["action"], line.get("id")) for line in logs}
+        )
 
     with capture_logs() as logs:
         counts = run_batch(

@@ -19,8 +19,9 @@ from structlog.testing import capture_logs
 
 from kitaab_jobs.contract import PROGRESS_REFRESH, Batch, Job
 from kitaab_jobs.errors import BadPayload, Cancelled, KitaabError, Permanent, Retryable, Snooze, UnknownZone
+from kitaab_jobs.runtime.attempt import Ended, JobFunction
 from kitaab_jobs.runtime.context import Context
-from kitaab_jobs.runtime.execute import Ended, JobFunction, execute
+from kitaab_jobs.runtime.execute import execute
 from kitaab_jobs.runtime.heartbeat import Heartbeat
 from kitaab_jobs.runtime.outcome import RELEASED, SUCCEEDED
 from tests.devstack.observe import wait_for

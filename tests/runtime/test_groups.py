@@ -67,7 +67,7 @@ def test_a_dead_member_holds_until_it_is_replayed(connection: Connection) -> Non
     assert passed(connection) == {dead}
     [claim] = ledger.claim(connection, [dead], "w")
     assert passed(connection) == set()
-    ledger.finish(connection, claim, {})
+    rows.finish(connection, claim, {})
     assert passed(connection) == {id}
 
 
@@ -90,7 +90,7 @@ def test_a_group_without_members_is_free_at_once(connection: Connection) -> None
 def test_a_later_time_is_waited_for_too(connection: Connection) -> None:
     member = rows.add(connection, "running", group_name="load")
     id = waits(connection, run_at="2100-01-01 00:00+00")
-    ledger.finish(connection, rows.claim_of(connection, member), {})
+    rows.finish(connection, rows.claim_of(connection, member), {})
     assert passed(connection) == set()
     row = rows.get(connection, id)
     assert (row.state, row.after_group) == ("scheduled", None)
@@ -103,9 +103,9 @@ def test_many_wait_for_many(connection: Connection) -> None:
     waiting = {group: {waits(connection, group) for _ in range(3)} for group in "abcde"}
     members = {group: rows.add(connection, "running", group_name=group) for group in "bd"}
     assert passed(connection) == waiting["a"] | waiting["c"] | waiting["e"]
-    ledger.finish(connection, rows.claim_of(connection, members["d"]), {})
+    rows.finish(connection, rows.claim_of(connection, members["d"]), {})
     assert passed(connection) == waiting["d"]
-    ledger.finish(connection, rows.claim_of(connection, members["b"]), {})
+    rows.finish(connection, rows.claim_of(connection, members["b"]), {})
     assert passed(connection) == waiting["b"]
 
 
@@ -116,7 +116,7 @@ def test_a_chain_of_groups(connection: Connection) -> None:
     for id in (first, second, third):
         assert passed(connection) == {id}
         [claim] = ledger.claim(connection, [id], "w")
-        ledger.finish(connection, claim, {})
+        rows.finish(connection, claim, {})
 
 
 def test_so_many_at_a_time(connection: Connection) -> None:

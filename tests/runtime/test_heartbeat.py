@@ -180,7 +180,7 @@ class TestLost:
         beat = Heartbeat(beats, every=EVERY)
         with capture_logs() as logs:
             with beat.holding([job]), worker_engine.begin() as connection:
-                assert ledger.finish(connection, job.claim, {})
+                assert rows.finish(connection, job.claim, {})
                 wait_for(lambda: blocked(effects))  # a beat waits for the row
             left.set()
             wait_for(lambda: not alive(beat))

@@ -27,7 +27,7 @@ def settling(outcome: Outcome) -> Operation:
 
 
 def _finish(connection: Connection, id: UUID) -> object:
-    return ledger.finish(connection, rows.claim_of(connection, id), {"done": 1})
+    return rows.finish(connection, rows.claim_of(connection, id), {"done": 1})
 
 
 def _publish(connection: Connection, id: UUID) -> object:
@@ -79,6 +79,7 @@ TABLE: list[tuple[str, Operation, str]] = [
     ("publish", _publish, "published published . . . . ."),
     ("claim", _claim, ". running running . . . ."),
     ("claim in a batch", _claim_many, ". running running . . . ."),
+    ("start", rows.start, ". running running . . . ."),
     ("finish", _finish, ". . . succeeded . . ."),
     ("try again", settling(Outcome("scheduled", wait=9, error="it broke")), ". . . scheduled . . ."),
     ("give up", settling(Outcome("dead", error="never")), ". . . dead . . ."),
@@ -251,7 +252,7 @@ class TestBeat:
 def test_ended(connection: Connection) -> None:
     id = rows.add(connection, "running")
     assert ledger.ended(connection, id) == ("running", None, None)
-    ledger.finish(connection, rows.claim_of(connection, id), {"done": 1})
+    rows.finish(connection, rows.claim_of(connection, id), {"done": 1})
     assert ledger.ended(connection, id) == ("succeeded", {"done": 1}, None)
     assert ledger.ended(connection, uuid4()) is None
 

@@ -17,8 +17,9 @@ from structlog.testing import capture_logs
 from kitaab_jobs.contract import PROGRESS_REFRESH, QUEUES
 from kitaab_jobs.errors import Cancelled
 from kitaab_jobs.runtime import ledger, outbox
+from kitaab_jobs.runtime.attempt import Ended, JobFunction, Runner
 from kitaab_jobs.runtime.batch import execute_batch
-from kitaab_jobs.runtime.execute import Ended, JobFunction, NotStarted, Runner, execute
+from kitaab_jobs.runtime.execute import NotStarted, execute
 from tests.devstack.observe import wait_for
 from tests.runtime.doing import Done, blocked, leave, notes, runner, succeed
 

@@ -82,7 +82,7 @@ class TestRunning:
             ending, lost = (rows.add(connection, "running", age=60) for _ in range(2))
             claim = rows.claim_of(connection, ending)
         with effects.begin() as worker, effects.connect() as relay:
-            ledger.finish(worker, claim, {})
+            rows.finish(worker, claim, {})
             assert [job.id for job in outbox.rescue_running(relay, PATIENCE)] == [lost]
             relay.rollback()
 

@@ -151,7 +151,7 @@ def test_takes_any_message(connection: Connection, message: str) -> None:
 def test_a_result_that_is_no_json_is_an_error(connection: Connection, result: dict[str, object]) -> None:
     id = rows.add(connection, "running")
     with pytest.raises((TypeError, ValueError), match="JSON"):
-        ledger.finish(connection, rows.claim_of(connection, id), result)
+        ledger.send_finish(connection, rows.claim_of(connection, id), result)
 
 
 def test_what_is_to_wait_is_not_published_before(connection: Connection) -> None:

@@ -91,7 +91,14 @@ WORKER_TABLES: tuple[Right, ...] = (
     _columns("UPDATE", "jobs.fires", "ended_as ended_at"),
 )
 WORKER_SCHEMAS = ("public", "jobs")
-WORKER_FUNCTIONS = ("jobs.enqueue", "jobs.enqueue_many", "jobs.make_partition", "jobs.mark_items_of")
+WORKER_FUNCTIONS = (
+    "jobs.enqueue",
+    "jobs.enqueue_many",
+    "jobs.finish",
+    "jobs.make_partition",
+    "jobs.mark_items_of",
+    "jobs.start",
+)
 
 
 def revision(found: str | None, known: Sequence[str]) -> Verdict:

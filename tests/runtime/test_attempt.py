@@ -1,0 +1,146 @@
+"""A commit that is on its way while the process fetches its next message: whatever comes of it is on record."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine, text
+from sqlalchemy.orm import Session
+from structlog.testing import capture_logs
+
+from kitaab_jobs.contract import PROGRESS_REFRESH
+from kitaab_jobs.runtime import ledger
+from kitaab_jobs.runtime.attempt import Ended, JobFunction, Last
+from kitaab_jobs.runtime.execute import execute
+from kitaab_jobs.runtime.outcome import SUCCEEDED
+from tests.devstack.observe import wait_for
+from tests.runtime.doing import Done, blocked, leave, notes, raising, runner, succeed
+
+Run = Callable[[JobFunction, UUID], Ended]
+
+
+@pytest.fixture
+def last() -> Last:
+    return Last()
+
+
+@pytest.fixture
+def run(worker_engine: Engine, last: Last) -> Run:
+    """Run a job of the ledger as a worker process does, one after the other."""
+
+    def run(function: JobFunction, id: UUID) -> Ended:
+        last.end()
+        return execute(runner(worker_engine, PROGRESS_REFRESH, function), id, {}, from_ledger=True, last=last)
+
+    return run
+
+
+def ends(logs: Any) -> list[str]:
+    """Return what was said of how jobs ended; a thread that another test has left may say other things."""
+    return [line["action"] for line in logs if line["action"] in ("job_succeeded", "job_failed")]
+
+
+def test_one_after_the_other(effects: Engine, run: Run, last: Last, add: Any, get: Any) -> None:
+    ids = [add() for _ in range(20)]
+    with capture_logs() as logs:
+        assert [run(succeed, id) for id in ids] == [Ended(SUCCEEDED, {"done": 1})] * 20
+        last.end()
+    assert {get(id).state for id in ids} == {"succeeded"}
+    assert notes(effects) == ["done"] * 20
+    assert ends(logs) == ["job_succeeded"] * 20
+
+
+def test_it_is_told_of_though_nobody_asks(run: Run, add: Any, get: Any) -> None:
+    id = add()
+    with capture_logs() as logs:
+        run(succeed, id)
+        wait_for(lambda: ends(logs) == ["job_succeeded"])
+    assert get(id).state == "succeeded"
+
+
+def test_a_job_that_fails_is_not_on_its_way(effects: Engine, run: Run, add: Any, get: Any) -> None:
+    id = add()
+    ended = run(raising(RuntimeError("it broke")), id)
+    assert isinstance(ended.error, RuntimeError)
+    assert (get(id).state, notes(effects)) == ("scheduled", [])
+
+
+@pytest.fixture
+def refused(effects: Engine) -> Any:
+    """A constraint that is looked at when the transaction commits."""
+    with effects.begin() as connection:
+        connection.execute(
+            text("ALTER TABLE jobs.effects ADD CONSTRAINT once UNIQUE (note) DEFERRABLE INITIALLY DEFERRED")
+        )
+    yield
+    with effects.begin() as connection:
+        connection.execute(text("ALTER TABLE jobs.effects DROP CONSTRAINT once"))
+
+
+@pytest.mark.usefixtures("refused")
+def test_a_commit_that_is_refused(effects: Engine, run: Run, last: Last, add: Any, get: Any) -> None:
+    first, second, third = add(), add(), add()
+
+    def other(session: Session, now: dt.datetime, payload: Any) -> Done:
+        leave(session, "other")
+        return Done()
+
+    with capture_logs() as logs:
+        run(succeed, first)
+        assert run(succeed, second).outcome is SUCCEEDED, "it is not known yet"
+        run(other, third)
+        last.end()
+    assert [get(id).state for id in (first, second, third)] == ["succeeded", "dead", "succeeded"]
+    assert "once" in get(second).error
+    assert notes(effects) == ["done", "other"]
+    assert ends(logs) == ["job_succeeded", "job_failed", "job_succeeded"]
+
+
+def test_one_that_was_taken_away(effects: Engine, run: Run, last: Last, add: Any, get: Any) -> None:
+    """Its end is sent together with the COMMIT, so it must keep that from happening."""
+    id, next = add(), add()
+
+    def lose(session: Session, now: dt.datetime, payload: Any) -> Done:
+        leave(session, "lost")
+        with effects.begin() as connection:
+            claim = ledger.Claim(id, "", {}, 1, 3, get(id).started_at, None, None)
+            ledger.settle(connection, ledger.released([claim]))
+            assert ledger.claim(connection, [id], "w@there/2")
+        return Done()
+
+    run(lose, id)
+    run(succeed, next)
+    last.end()
+    assert (get(id).state, get(id).worker) == ("running", "w@there/2")
+    assert get(next).state == "succeeded"
+    assert notes(effects) == ["done"]
+
+
+def test_a_connection_that_breaks_at_its_commit(
+    effects: Engine, worker_engine: Engine, run: Run, last: Last, add: Any, get: Any
+) -> None:
+    id, next = add(), add()
+    pids: list[int] = []
+    # Its row is held, so that its end waits and can be cut.
+    with effects.connect() as holder:
+
+        def held(session: Session, now: dt.datetime, payload: Any) -> Done:
+            leave(session, "held")
+            pids.extend(session.scalars(text("SELECT pg_backend_pid()")))
+            holder.execute(text("SELECT FROM jobs.jobs WHERE id = :id FOR SHARE"), {"id": id})
+            return Done()
+
+        assert run(held, id).outcome is SUCCEEDED
+        wait_for(lambda: blocked(effects))
+        with worker_engine.connect() as connection:
+            assert connection.scalar(text("SELECT pg_terminate_backend(:pid)"), {"pid": pids[0]})
+            holder.rollback()
+    run(succeed, next)
+    last.end()
+    assert (get(id).state, get(id).attempt) == ("scheduled", 1)
+    assert get(next).state == "succeeded"
+    assert notes(effects) == ["done"]
