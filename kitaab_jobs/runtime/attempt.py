@@ -208,7 +208,10 @@ class Last:
             self._wake.wait()
             self._wake.clear()
             time.sleep(LOOK_SECONDS)
-            self.end()
+            try:
+                self.end()
+            except Exception as error:  # this thread must outlive it; the rescue finds the job if it has not ended
+                log.error("a job's end is not known", action="end_not_known", error=describe(error))
 
 
 def stops() -> bool:
