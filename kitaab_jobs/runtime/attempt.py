@@ -210,7 +210,7 @@ class Last:
             time.sleep(LOOK_SECONDS)
             try:
                 self.end()
-            except Exception as error:  # this thread must outlive it; the rescue finds the job if it has not ended
+            except Exception as error:  # this thread must outlive it, and the rescue finds such a job
                 log.error("a job's end is not known", action="end_not_known", error=describe(error))
 
 
