@@ -30,7 +30,7 @@ def states(session: Session) -> list[str]:
 def test_what_waits_is_found_by_what_it_contains(session: Session) -> None:
     enqueue(session, "reminders.deliver", {"zone": "Asia/Karachi", "delivery_ids": [1]}, priority=5)
     [found] = assert_enqueued(
-        session, "reminders.deliver", {"zone": "Asia/Karachi"}, priority=5, queue="reminders"
+        session, "reminders.deliver", {"zone": "Asia/Karachi"}, priority=5, queue="sending"
     )
     assert found.args["delivery_ids"] == [1]
     assert enqueued(session) == [found]

@@ -44,8 +44,6 @@ def apply(token: str) -> str:
 async def run(smtp_port: int, web_port: int) -> None:
     """Listen on both ports until SIGTERM or SIGINT."""
     store = Store()
-    pages = server(web_port, HOST, store, apply)
-    threading.Thread(target=pages.serve_forever, name="web", daemon=True).start()
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -58,6 +56,9 @@ async def run(smtp_port: int, web_port: int) -> None:
         HOST,
         smtp_port,
     )
+    # Last: whoever sees the page can send as well.
+    pages = server(web_port, HOST, store, apply)
+    threading.Thread(target=pages.serve_forever, name="web", daemon=True).start()
     await ended.wait()
     smtp.close()
 
