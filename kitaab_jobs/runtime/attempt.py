@@ -23,6 +23,7 @@ from uuid import UUID
 
 import psycopg
 from billiard import common
+from celery.exceptions import SoftTimeLimitExceeded
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -111,6 +112,7 @@ class Attempt:
         self._connection = connection
         self._context = Context(claim, runner.engine.begin)
         self._started = time.monotonic()
+        self._answer: bool | BaseException | None = None
         self._ended: Ended | None = None
         self._open = ExitStack()
 
@@ -127,6 +129,8 @@ class Attempt:
                     connection = self._connection = session.connection()
                     transaction = connection.get_transaction()
                     self.result = runner.call(session, context)
+                    while (nested := session.get_nested_transaction()) is not None:
+                        nested.commit()  # the job has left it open; after the COMMIT it would be missed
                     session.flush()
                     if connection.get_transaction() is not transaction:
                         raise UsageError(
@@ -139,14 +143,27 @@ class Attempt:
             return False
         return True
 
+    def hear(self) -> None:
+        """Wait for the answer to the COMMIT. A time limit that interrupts this is raised, and it can be called again."""
+        if self._ended is None and self._answer is None:
+            assert self._connection is not None
+            try:
+                self._answer = ledger.await_finish(self._connection)
+            except SoftTimeLimitExceeded:
+                raise
+            except BaseException as error:
+                self._answer = error
+
     def end(self) -> Ended:
         """Wait for the commit and return how the job ended."""
         if self._ended is None:
-            assert self._connection is not None
             try:
                 # SQLAlchemy ends the transaction then too, and finds nothing left to do.
                 with self._open:
-                    if not ledger.await_finish(self._connection):
+                    self.hear()
+                    if isinstance(self._answer, BaseException):
+                        raise self._answer
+                    if not self._answer:
                         raise Cancelled(
                             f"job {self.claim.id} was taken from this worker while it ran: its work is rolled back"
                         )
@@ -158,6 +175,11 @@ class Attempt:
                 self._ended = Ended(SUCCEEDED, self.result)
         assert self._ended is not None
         return self._ended
+
+    def raise_exit(self) -> None:
+        """Raise what told this process to end while the answer was waited for."""
+        if isinstance(self._answer, BaseException) and not isinstance(self._answer, Exception):
+            raise self._answer
 
     def _fail(self, error: BaseException) -> None:
         connection, context = self._connection, self._context
@@ -196,12 +218,20 @@ class Last:
         self._wake.set()
 
     def end(self) -> None:
-        """See that the kept attempt has ended, if there is one."""
+        """See that the kept attempt has ended, if there is one.
+
+        What interrupts this is meant for others, and raised: a time limit for the job that comes next (the thread waits
+        on, then), an exit for the process.
+        """
         with self._lock:
-            kept, self._kept = self._kept, None
-            if kept is not None:
-                with kept[1]:
-                    kept[0].end()
+            if self._kept is None:
+                return
+            attempt, held = self._kept
+            attempt.hear()
+            self._kept = None
+            with held:
+                attempt.end()
+            attempt.raise_exit()
 
     def _watch(self) -> None:
         while True:
@@ -210,7 +240,8 @@ class Last:
             time.sleep(LOOK_SECONDS)
             try:
                 self.end()
-            except Exception as error:  # this thread must outlive it; the rescue finds the job if it has not ended
+            except Exception as error:
+                # This thread must outlive it; the rescue finds the job if it has not ended.
                 log.error("a job's end is not known", action="end_not_known", error=describe(error))
 
 
