@@ -183,8 +183,10 @@ class Attempt:
 
     def _fail(self, error: BaseException) -> None:
         connection, context = self._connection, self._context
-        if connection is not None and connection.in_transaction():
-            connection.invalidate()  # the job has tampered with it, and what it holds would be in the way
+        if connection is not None:
+            if connection.in_transaction():
+                connection.invalidate()  # the job has tampered with it, and what it holds would be in the way
+            connection.close()  # the pool may have no other for what is recorded
         outcome = RELEASED if stops() else weigh_attempt(self.runner.job, context, error)
         state = record_failures(
             self.runner.engine, [ledger.Settled(self.claim, outcome, progress=(context.done, context.total))]

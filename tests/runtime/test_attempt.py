@@ -12,7 +12,7 @@ from uuid import UUID
 
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.orm import Session
 from structlog.testing import capture_logs
 
@@ -121,6 +121,22 @@ def test_one_that_was_taken_away(effects: Engine, run: Run, last: Last, add: Any
     last.end()
     assert (get(id).state, get(id).worker) == ("running", "w@there/2")
     assert get(next).state == "succeeded"
+    assert notes(effects) == ["done"]
+
+
+@pytest.mark.usefixtures("refused")
+def test_there_is_one_connection_only(
+    effects: Engine, worker_engine: Engine, last: Last, add: Any, get: Any
+) -> None:
+    """KITAAB_POOL_MAX may be 1: a failure is recorded though the attempt has had it."""
+    narrow = create_engine(worker_engine.url, pool_size=1, max_overflow=0, pool_timeout=1)
+    functions = {add(): function for function in (succeed, succeed, raising(RuntimeError("it broke")))}
+    for id, function in functions.items():
+        last.end()
+        execute(runner(narrow, PROGRESS_REFRESH, function), id, {}, from_ledger=True, last=last)
+    last.end()
+    narrow.dispose()
+    assert [get(id).state for id in functions] == ["succeeded", "dead", "scheduled"]
     assert notes(effects) == ["done"]
 
 
