@@ -235,6 +235,16 @@ class Last:
                 attempt.end()
             attempt.raise_exit()
 
+    def wait(self, seconds: float) -> None:
+        """Give the thread so long to see to the kept attempt: this process is about to end, and it with it."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0 and self._lock.acquire(timeout=left):
+            is_over = self._kept is None
+            self._lock.release()
+            if is_over:
+                return
+            time.sleep(LOOK_SECONDS / 2)
+
     def _watch(self) -> None:
         while True:
             self._wake.wait()
