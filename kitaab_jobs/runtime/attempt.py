@@ -213,7 +213,9 @@ class Last:
 
     def keep(self, attempt: Attempt, held: ExitStack) -> None:
         """Leave an attempt to be ended; `held` is closed then."""
-        self._kept = (attempt, held)
+        with self._lock:
+            self._end()  # of another thread, where a worker has several (`--pool threads`)
+            self._kept = (attempt, held)
         if self._pid != os.getpid():
             self._pid = os.getpid()
             threading.Thread(target=self._watch, name="last", daemon=True).start()
@@ -226,14 +228,17 @@ class Last:
         on, then), an exit for the process.
         """
         with self._lock:
-            if self._kept is None:
-                return
-            attempt, held = self._kept
-            attempt.hear()
-            self._kept = None
-            with held:
-                attempt.end()
-            attempt.raise_exit()
+            self._end()
+
+    def _end(self) -> None:
+        if self._kept is None:
+            return
+        attempt, held = self._kept
+        attempt.hear()
+        self._kept = None
+        with held:
+            attempt.end()
+        attempt.raise_exit()
 
     def wait(self, seconds: float) -> None:
         """Give the thread so long to see to the kept attempt: this process is about to end, and it with it."""

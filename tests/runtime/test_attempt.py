@@ -66,6 +66,20 @@ def test_it_is_told_of_though_nobody_asks(run: Run, add: Any, get: Any) -> None:
     assert get(id).state == "succeeded"
 
 
+def test_two_are_left_at_once(effects: Engine, worker_engine: Engine, last: Last, add: Any, get: Any) -> None:
+    """As threads of one worker do: the first is ended, and its connection goes back to the pool."""
+    engine = create_engine(worker_engine.url, pool_size=2)
+    ids = [add(), add(), add()]
+    with capture_logs() as logs:
+        for id in ids:
+            execute(runner(engine, PROGRESS_REFRESH, succeed), id, {}, from_ledger=True, last=last)
+        last.end()
+    assert ends(logs) == ["job_succeeded"] * 3
+    assert "Current Checked out connections: 0" in engine.pool.status()
+    engine.dispose()
+    assert {get(id).state for id in ids} == {"succeeded"}
+
+
 def test_a_job_that_fails_is_not_on_its_way(effects: Engine, run: Run, add: Any, get: Any) -> None:
     id = add()
     ended = run(raising(RuntimeError("it broke")), id)
