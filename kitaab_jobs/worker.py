@@ -21,7 +21,7 @@ from kitaab_jobs.db.migrate import sync_kinds
 from kitaab_jobs.errors import KitaabError
 from kitaab_jobs.runtime import ledger, logs
 from kitaab_jobs.runtime.app import app, configuration
-from kitaab_jobs.runtime.job import job_id
+from kitaab_jobs.runtime.job import LAST, job_id
 from kitaab_jobs.runtime.liveness import BeatWatch, beat_silence
 from kitaab_jobs.runtime.messages import MANY
 from kitaab_jobs.settings import VERSION, settings
@@ -32,6 +32,8 @@ log = logs.logger(__name__)
 
 FEATURES = sorted({job.feature for job in JOBS.values()})
 TOUCH_SECONDS = 10.0
+# A process that ends gives the answer to its last COMMIT so long.
+LAST_COMMIT_SECONDS = 5.0
 
 try:
     app.conf.update(configuration(settings()))
@@ -52,6 +54,12 @@ def _log_our_way(**_: Any) -> None:
 @signals.worker_process_init.connect
 def _leave_the_parents_connections(**_: Any) -> None:
     forget()
+
+
+@signals.worker_process_shutdown.connect
+def _wait_for_the_last_commit(**_: Any) -> None:
+    """A commit that is refused now would be on record only when the rescue finds its job, as one whose worker died."""
+    LAST.wait(LAST_COMMIT_SECONDS)
 
 
 @signals.worker_ready.connect

@@ -23,6 +23,7 @@ from uuid import UUID
 
 import psycopg
 from billiard import common
+from celery.exceptions import SoftTimeLimitExceeded
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -111,6 +112,7 @@ class Attempt:
         self._connection = connection
         self._context = Context(claim, runner.engine.begin)
         self._started = time.monotonic()
+        self._answer: bool | BaseException | None = None
         self._ended: Ended | None = None
         self._open = ExitStack()
 
@@ -127,6 +129,8 @@ class Attempt:
                     connection = self._connection = session.connection()
                     transaction = connection.get_transaction()
                     self.result = runner.call(session, context)
+                    while (nested := session.get_nested_transaction()) is not None:
+                        nested.commit()  # the job has left it open; after the COMMIT it would be missed
                     session.flush()
                     if connection.get_transaction() is not transaction:
                         raise UsageError(
@@ -139,14 +143,27 @@ class Attempt:
             return False
         return True
 
+    def hear(self) -> None:
+        """Wait for the answer to the COMMIT. A time limit that interrupts this is raised, and it can be called again."""
+        if self._ended is None and self._answer is None:
+            assert self._connection is not None
+            try:
+                self._answer = ledger.await_finish(self._connection)
+            except SoftTimeLimitExceeded:
+                raise
+            except BaseException as error:
+                self._answer = error
+
     def end(self) -> Ended:
         """Wait for the commit and return how the job ended."""
         if self._ended is None:
-            assert self._connection is not None
             try:
                 # SQLAlchemy ends the transaction then too, and finds nothing left to do.
                 with self._open:
-                    if not ledger.await_finish(self._connection):
+                    self.hear()
+                    if isinstance(self._answer, BaseException):
+                        raise self._answer
+                    if not self._answer:
                         raise Cancelled(
                             f"job {self.claim.id} was taken from this worker while it ran: its work is rolled back"
                         )
@@ -159,10 +176,17 @@ class Attempt:
         assert self._ended is not None
         return self._ended
 
+    def raise_exit(self) -> None:
+        """Raise what told this process to end while the answer was waited for."""
+        if isinstance(self._answer, BaseException) and not isinstance(self._answer, Exception):
+            raise self._answer
+
     def _fail(self, error: BaseException) -> None:
         connection, context = self._connection, self._context
-        if connection is not None and connection.in_transaction():
-            connection.invalidate()  # the job has tampered with it, and what it holds would be in the way
+        if connection is not None:
+            if connection.in_transaction():
+                connection.invalidate()  # the job has tampered with it, and what it holds would be in the way
+            connection.close()  # the pool may have no other for what is recorded
         outcome = RELEASED if stops() else weigh_attempt(self.runner.job, context, error)
         state = record_failures(
             self.runner.engine, [ledger.Settled(self.claim, outcome, progress=(context.done, context.total))]
@@ -189,19 +213,42 @@ class Last:
 
     def keep(self, attempt: Attempt, held: ExitStack) -> None:
         """Leave an attempt to be ended; `held` is closed then."""
-        self._kept = (attempt, held)
+        with self._lock:
+            self._end()  # of another thread, where a worker has several (`--pool threads`)
+            self._kept = (attempt, held)
         if self._pid != os.getpid():
             self._pid = os.getpid()
             threading.Thread(target=self._watch, name="last", daemon=True).start()
         self._wake.set()
 
     def end(self) -> None:
-        """See that the kept attempt has ended, if there is one."""
+        """See that the kept attempt has ended, if there is one.
+
+        What interrupts this is meant for others, and raised: a time limit for the job that comes next (the thread waits
+        on, then), an exit for the process.
+        """
         with self._lock:
-            kept, self._kept = self._kept, None
-            if kept is not None:
-                with kept[1]:
-                    kept[0].end()
+            self._end()
+
+    def _end(self) -> None:
+        if self._kept is None:
+            return
+        attempt, held = self._kept
+        attempt.hear()
+        self._kept = None
+        with held:
+            attempt.end()
+        attempt.raise_exit()
+
+    def wait(self, seconds: float) -> None:
+        """Give the thread so long to see to the kept attempt: this process is about to end, and it with it."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0 and self._lock.acquire(timeout=left):
+            is_over = self._kept is None
+            self._lock.release()
+            if is_over:
+                return
+            time.sleep(LOOK_SECONDS / 2)
 
     def _watch(self) -> None:
         while True:
@@ -210,7 +257,8 @@ class Last:
             time.sleep(LOOK_SECONDS)
             try:
                 self.end()
-            except Exception as error:  # this thread must outlive it, and the rescue finds such a job
+            except Exception as error:
+                # This thread must outlive it; the rescue finds the job if it has not ended.
                 log.error("a job's end is not known", action="end_not_known", error=describe(error))
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from uuid import NAMESPACE_OID, UUID, uuid5
 
 from celery import Task
-from celery.exceptions import Ignore, Reject, Retry
+from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
 from sqlalchemy.exc import SQLAlchemyError
 
 from kitaab_jobs.contract import Job
@@ -58,7 +58,7 @@ def job(kind: Job) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
             engine = primary("kitaab-jobs job", ping=False)
             runner = Runner(kind, function, engine, worker, heartbeat(), with_context)
             try:
-                LAST.end()
+                _end_last(kind)
                 if MANY in args:
                     return execute_batch(runner, [UUID(id) for id in args[MANY]])
                 id = job_id(str(self.request.id))
@@ -84,6 +84,14 @@ def job(kind: Job) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         return function
 
     return register
+
+
+def _end_last(kind: Job) -> None:
+    """See to the last job of this process; the time limit of the next runs meanwhile, and may be over before it began."""
+    try:
+        LAST.end()
+    except SoftTimeLimitExceeded:
+        raise NotStarted(f"{kind.name} was not started: the end of the job before it is not known") from None
 
 
 def job_id(given: str) -> UUID:

@@ -426,14 +426,16 @@ def send_finish(
 def await_finish(connection: Connection) -> bool:
     """Wait for the answer to `send_finish`; False where the job is no longer that claim's, so nothing is committed.
 
-    Raises what else became of the commit.
+    Raises what else became of the commit. One who was interrupted may wait again; what was read meanwhile is lost.
     """
     try:
-        answers(connection)
+        found = answers(connection)
     except psycopg.Error as error:
         if error.sqlstate == _TAKEN:
             return False
         raise
+    if not found or found[-1].command_status != b"COMMIT":
+        raise psycopg.OperationalError("what became of the commit is not known")
     return True
 
 

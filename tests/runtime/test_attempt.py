@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Engine, text
+from celery.exceptions import SoftTimeLimitExceeded
+from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.orm import Session
 from structlog.testing import capture_logs
 
 from kitaab_jobs.contract import PROGRESS_REFRESH
-from kitaab_jobs.runtime import ledger
+from kitaab_jobs.runtime import attempt, ledger
 from kitaab_jobs.runtime.attempt import Ended, JobFunction, Last
 from kitaab_jobs.runtime.execute import execute
 from kitaab_jobs.runtime.outcome import SUCCEEDED
@@ -60,6 +64,20 @@ def test_it_is_told_of_though_nobody_asks(run: Run, add: Any, get: Any) -> None:
         run(succeed, id)
         wait_for(lambda: ends(logs) == ["job_succeeded"])
     assert get(id).state == "succeeded"
+
+
+def test_two_are_left_at_once(effects: Engine, worker_engine: Engine, last: Last, add: Any, get: Any) -> None:
+    """As threads of one worker do: the first is ended, and its connection goes back to the pool."""
+    engine = create_engine(worker_engine.url, pool_size=2)
+    ids = [add(), add(), add()]
+    with capture_logs() as logs:
+        for id in ids:
+            execute(runner(engine, PROGRESS_REFRESH, succeed), id, {}, from_ledger=True, last=last)
+        last.end()
+    assert ends(logs) == ["job_succeeded"] * 3
+    assert "Current Checked out connections: 0" in engine.pool.status()
+    engine.dispose()
+    assert {get(id).state for id in ids} == {"succeeded"}
 
 
 def test_a_job_that_fails_is_not_on_its_way(effects: Engine, run: Run, add: Any, get: Any) -> None:
@@ -118,6 +136,103 @@ def test_one_that_was_taken_away(effects: Engine, run: Run, last: Last, add: Any
     assert (get(id).state, get(id).worker) == ("running", "w@there/2")
     assert get(next).state == "succeeded"
     assert notes(effects) == ["done"]
+
+
+@pytest.mark.usefixtures("refused")
+def test_there_is_one_connection_only(
+    effects: Engine, worker_engine: Engine, last: Last, add: Any, get: Any
+) -> None:
+    """KITAAB_POOL_MAX may be 1: a failure is recorded though the attempt has had it."""
+    narrow = create_engine(worker_engine.url, pool_size=1, max_overflow=0, pool_timeout=1)
+    functions = {add(): function for function in (succeed, succeed, raising(RuntimeError("it broke")))}
+    for id, function in functions.items():
+        last.end()
+        execute(runner(narrow, PROGRESS_REFRESH, function), id, {}, from_ledger=True, last=last)
+    last.end()
+    narrow.dispose()
+    assert [get(id).state for id in functions] == ["succeeded", "dead", "scheduled"]
+    assert notes(effects) == ["done"]
+
+
+def held_by(holder: Connection, id: UUID) -> JobFunction:
+    """Return a job whose end must wait, since its row is held."""
+
+    def held(session: Session, now: dt.datetime, payload: Any) -> Done:
+        leave(session, "held")
+        holder.execute(text("SELECT FROM jobs.jobs WHERE id = :id FOR SHARE"), {"id": id})
+        return Done()
+
+    return held
+
+
+@pytest.fixture
+def interrupt() -> Iterator[Callable[[BaseException, Connection], None]]:
+    """Let a signal raise that in the main thread, a moment later, as a worker's signals do; then let the row go."""
+    timers: list[threading.Timer] = []
+    before = signal.getsignal(signal.SIGUSR1)
+
+    def interrupt(error: BaseException, holder: Connection) -> None:
+        def handler(*_: Any) -> None:
+            raise error
+
+        signal.signal(signal.SIGUSR1, handler)
+        timers.append(threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGUSR1)))
+        timers.append(threading.Timer(0.8, holder.rollback))
+        for timer in timers:
+            timer.start()
+
+    yield interrupt
+    for timer in timers:
+        timer.join()
+    signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.parametrize("waits", ["the process", "the thread"])
+def test_the_time_limit_of_the_next_job(
+    effects: Engine, run: Run, last: Last, add: Any, get: Any, interrupt: Any, waits: str, monkeypatch: Any
+) -> None:
+    """It is not that of the job before it, whose end the thread sees to then."""
+    monkeypatch.setattr(attempt, "LOOK_SECONDS", 0 if waits == "the thread" else 1)
+    id = add()
+    with effects.connect() as holder, capture_logs() as logs:
+        run(held_by(holder, id), id)
+        wait_for(lambda: blocked(effects))
+        interrupt(SoftTimeLimitExceeded(), holder)
+        with pytest.raises(SoftTimeLimitExceeded):
+            last.end()
+        wait_for(lambda: ends(logs))
+        assert ends(logs) == ["job_succeeded"]
+    assert (get(id).state, notes(effects)) == ("succeeded", ["held"])
+
+
+def test_the_end_of_the_process(
+    effects: Engine, run: Run, last: Last, add: Any, get: Any, interrupt: Any, monkeypatch: Any
+) -> None:
+    """The job goes back, as one that still runs would, and no other begins."""
+    monkeypatch.setattr(attempt, "LOOK_SECONDS", 60)
+    monkeypatch.setattr(attempt, "stops", lambda: True)
+    id = add()
+    with effects.connect() as holder:
+        run(held_by(holder, id), id)
+        wait_for(lambda: blocked(effects))
+        interrupt(SystemExit(0), holder)
+        with pytest.raises(SystemExit):
+            last.end()
+    assert (get(id).state, get(id).attempt, notes(effects)) == ("ready", 0, [])
+
+
+def test_a_savepoint_that_was_left_open(effects: Engine, run: Run, last: Last, add: Any, get: Any) -> None:
+    def open_ended(session: Session, now: dt.datetime, payload: Any) -> Done:
+        session.begin_nested()
+        leave(session, "inside")
+        return Done()
+
+    id = add()
+    with capture_logs() as logs:
+        run(open_ended, id)
+        last.end()
+    assert (get(id).state, notes(effects)) == ("succeeded", ["inside"])
+    assert ends(logs) == ["job_succeeded"]
 
 
 def test_a_connection_that_breaks_at_its_commit(

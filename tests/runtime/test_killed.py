@@ -161,3 +161,48 @@ def test_a_forked_child_has_connections_of_its_own(worker_engine: Engine, redis_
     before, child, after = map(int, done.stdout.split())
     assert before == after
     assert child != before
+
+
+LAST_JOB = """
+    import os, sys
+    from uuid import UUID
+    from celery import signals
+    import kitaab_jobs.worker
+    from kitaab_jobs.contract import PROGRESS_REFRESH
+    from kitaab_jobs.db.engines import primary
+    from kitaab_jobs.runtime.execute import execute
+    from kitaab_jobs.runtime.job import LAST
+    from tests.runtime.doing import runner, succeed
+
+    engine = primary("kitaab-jobs job", ping=False)
+    execute(runner(engine, PROGRESS_REFRESH, succeed), UUID(sys.argv[1]), {}, from_ledger=True, last=LAST)
+    signals.worker_process_shutdown.send(None)
+    os._exit(0)
+"""
+REFUSAL = """
+    CREATE FUNCTION jobs.refuse_late() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        PERFORM pg_sleep(0.5);
+        RAISE EXCEPTION USING ERRCODE = '23505', MESSAGE = 'refused late';
+    END $$;
+    CREATE CONSTRAINT TRIGGER refuse_late AFTER INSERT ON jobs.effects DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW EXECUTE FUNCTION jobs.refuse_late()
+"""
+
+
+def test_a_process_that_ends_waits_for_its_last_commit(
+    effects: Engine, worker_engine: Engine, redis_url: str
+) -> None:
+    """It is made anew after so many jobs, or its worker stops: a commit that is refused then is that job's failure,
+    and not a worker's death, after which the job would run again."""
+    with effects.begin() as connection:
+        id = rows.add(connection, "published")
+        connection.execute(text(REFUSAL))
+    env = os.environ | {"KITAAB_DATABASE_URL": url(worker_engine), "KITAAB_REDIS_URL": redis_url}
+    program = [sys.executable, "-c", textwrap.dedent(LAST_JOB), str(id)]
+    done = subprocess.run(program, env=env, capture_output=True, text=True, timeout=60, check=False)
+    with effects.begin() as connection:
+        row = rows.get(connection, id)
+        connection.execute(text("DROP FUNCTION jobs.refuse_late() CASCADE"))
+    assert done.returncode == 0, done.stderr
+    assert (row.state, row.attempt, row.error) == ("dead", 1, "UniqueViolation: refused late")
