@@ -187,7 +187,7 @@ FUNCTIONS = {
 SCHEMAS = {
     "kitaab_app": "jobs public",
     "kitaab_readonly": "archive jobs public",
-    "kitaab_worker": "jobs public",
+    "kitaab_worker": "archive jobs public",
 }
 
 COMMANDS = {"S": "SELECT", "I": "INSERT", "U": "UPDATE", "D": "DELETE"}
