@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ForeignKey, ForeignKeyConstraint, SmallInteger, UniqueConstraint, text
+from sqlalchemy import FetchedValue, ForeignKey, ForeignKeyConstraint, SmallInteger, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from kitaab_jobs.models.base import (
@@ -32,7 +32,8 @@ GoalDirection = enum("goal_direction_enum", "at_least", "at_most")
 class Merit(Base, Changed, SoftDeleted):
     """A goal within one deed: in any `duration_days` consecutive days since `start_date`, or ever.
 
-    `completed_at` is sticky; `is_satisfied` says whether the goal holds now.
+    `completed_at` is sticky; `is_satisfied` says whether the goal holds now. What is computed only the jobs may write:
+    an INSERT does not name it, not even as NULL (`FetchedValue`).
     """
 
     __tablename__ = "merits"
@@ -69,9 +70,9 @@ class Merit(Base, Changed, SoftDeleted):
     is_active: Mapped[Yes]
     percent: Mapped[int] = mapped_column(SmallInteger, server_default=text("0"))
     is_satisfied: Mapped[No]
-    completed_on: Mapped[Day | None]
-    completed_at: Mapped[Instant | None]
-    as_of: Mapped[Day | None] = mapped_column(sort_order=100)
+    completed_on: Mapped[Day | None] = mapped_column(server_default=FetchedValue())
+    completed_at: Mapped[Instant | None] = mapped_column(server_default=FetchedValue())
+    as_of: Mapped[Day | None] = mapped_column(sort_order=100, server_default=FetchedValue())
 
 
 class MeritItem(Base, Changed):
@@ -150,10 +151,10 @@ class Target(Base, Changed, SoftDeleted):
     is_active: Mapped[Yes]
     percent: Mapped[int] = mapped_column(SmallInteger, server_default=text("0"))
     is_satisfied: Mapped[No]
-    completed_on: Mapped[Day | None]
-    completed_at: Mapped[Instant | None]
-    as_of: Mapped[Day | None] = mapped_column(sort_order=100)
-    frozen_at: Mapped[Instant | None]
+    completed_on: Mapped[Day | None] = mapped_column(server_default=FetchedValue())
+    completed_at: Mapped[Instant | None] = mapped_column(server_default=FetchedValue())
+    as_of: Mapped[Day | None] = mapped_column(sort_order=100, server_default=FetchedValue())
+    frozen_at: Mapped[Instant | None] = mapped_column(server_default=FetchedValue())
 
 
 class TargetItem(Base, Changed):

@@ -63,7 +63,9 @@ END
 $$;
 COMMENT ON FUNCTION jobs.mark_items_of(regclass) IS
     'mark all items that have entries in a detached partition, and return how many: their goals are computed without these';
-GRANT EXECUTE ON FUNCTION jobs.mark_items_of(regclass) TO kitaab_worker
+GRANT EXECUTE ON FUNCTION jobs.mark_items_of(regclass) TO kitaab_worker;
+-- To name what is in it.
+GRANT USAGE ON SCHEMA archive TO kitaab_worker
 """
 
 # A goal that somebody could call complete themselves would be no goal. Apps write what the person decides.
@@ -136,5 +138,5 @@ def downgrade() -> None:
         GRANT INSERT, UPDATE ON merits, targets TO kitaab_app
     """)
     op.execute(UNDO_AMOUNTS)
-    op.execute("DROP FUNCTION jobs.mark_items_of(regclass)")
+    op.execute("REVOKE USAGE ON SCHEMA archive FROM kitaab_worker; DROP FUNCTION jobs.mark_items_of(regclass)")
     op.execute(UNDO_SINCE)

@@ -7,7 +7,7 @@ zoneinfo, which carries other zone data than the platform; shares are fractions,
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
@@ -109,9 +109,9 @@ class World:
         return len({d for item, d in self.entries if first <= d <= last and self.is_below(item, part.item)})
 
 
-def refresh(world: World, now: dt.datetime) -> None:
-    """Show for every goal what holds now; what was once complete stays complete, and what froze stays."""
-    for goal in world.goals.values():
+def refresh(world: World, now: dt.datetime, goals: Iterable[Goal] | None = None) -> None:
+    """Show for these goals, or all, what holds now; what was once complete stays complete, and what froze stays."""
+    for goal in world.goals.values() if goals is None else goals:
         if goal.live and not goal.frozen:
             today = world.today(goal.person, now)
             goal.shown = _after(goal.shown, _judge(world, goal, today))

@@ -989,3 +989,20 @@ def test_an_item_that_moves_brings_its_old_entries_along(diary: Diary) -> None:
     diary.record(top, TODAY, 1)
     diary.refresh()
     assert diary.shown(merit) == Progress(100, False, before(20))
+
+
+@pytest.mark.parametrize("limit", [1, 1000])
+def test_marks_that_are_taken_one_by_one_find_the_first_window_of_all(diary: Diary, limit: int) -> None:
+    """The mark that is taken first is of the latest day, and what was first reached is another item."""
+    item, other = diary.item(), diary.item()
+    parts = Part(item, 2), Part(other, 2)
+    alone = diary.merit(parts[0], days=3)
+    both, either = (diary.merit(*parts, days=3, logic=logic) for logic in ("AND", "OR"))
+    diary.refresh()
+    diary.record(item, before(5), 2)
+    diary.record(item, before(20), 2)
+    diary.record(other, before(21), 2)
+    refresh_all(diary.connection, limit=limit)
+    assert diary.shown(alone) == complete(before(20), now=False)
+    assert diary.shown(both) == complete(before(20), now=False)
+    assert diary.shown(either) == complete(before(21), now=False)

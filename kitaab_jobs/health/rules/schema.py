@@ -90,7 +90,7 @@ WORKER_TABLES: tuple[Right, ...] = (
     _columns("INSERT", "jobs.progress_marks", "kind subject_id"),
     _columns("UPDATE", "jobs.fires", "ended_as ended_at"),
 )
-WORKER_SCHEMAS = ("public", "jobs")
+WORKER_SCHEMAS = ("public", "jobs", "archive")
 WORKER_FUNCTIONS = (
     "jobs.enqueue",
     "jobs.enqueue_many",

@@ -76,11 +76,13 @@ _GOALS = {"merit": _MERIT_GOALS, "target": _TARGET_GOALS}
 #
 # What is stored has looked at every window until the day that it was computed for, with all that had changed by
 # then. So windows that were over before that day, and before the first day that has changed since, are
-# not looked at again: they are as they were, and were not enough.
+# not looked at again: they are as they were, and were not enough. Yet the entries of a mark that is still to be taken may
+# be there already. So where a window that is looked at may complete the goal, its first one is sought among all.
 PARTS = """
     part AS (
         SELECT item.goal_id, item.item_id, item.deed_item_id, item.scale_value_id, item.target_value, item.at_most,
-               goal.user_id, goal.days, goal.total, goal.completed_on IS NOT NULL AS is_complete, until.day AS until,
+               goal.user_id, goal.days, goal.total, goal.start_date, goal.completed_on IS NOT NULL AS is_complete,
+               until.day AS until,
                CASE WHEN goal.completed_on IS NOT NULL OR goal.total IS NULL THEN recent.first_day
                     WHEN goal.days IS NULL THEN goal.start_date
                     ELSE least(recent.first_day, greatest(goal.start_date, news.day - goal.days + 1)) END AS first_day,
@@ -193,8 +195,12 @@ _STATE = entries_of(
         FROM goal JOIN judged ON judged.goal_id = goal.id GROUP BY goal.id, goal.logic
     ),
     sliding AS (
-        SELECT judged.* FROM present JOIN judged ON judged.goal_id = present.goal_id
-        WHERE judged.may_be AND present.reachable >= present.needed AND NOT judged.is_complete
+        SELECT judged.goal_id, judged.user_id, judged.items, judged.scale_value_id, judged.target_value, judged.at_most,
+               judged.days, judged.total, least(judged.first_day, judged.start_date) AS first_day, judged.last_day,
+               judged.until
+        FROM present JOIN judged ON judged.goal_id = present.goal_id
+        WHERE (judged.may_be OR judged.first_day > judged.start_date) AND present.reachable >= present.needed
+          AND NOT judged.is_complete
     ),
     -- Steps of one day are peers to the sum: each has the sum at the end of its day.
     turn AS (
