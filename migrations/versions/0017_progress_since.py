@@ -138,5 +138,7 @@ def downgrade() -> None:
         GRANT INSERT, UPDATE ON merits, targets TO kitaab_app
     """)
     op.execute(UNDO_AMOUNTS)
-    op.execute("REVOKE USAGE ON SCHEMA archive FROM kitaab_worker; DROP FUNCTION jobs.mark_items_of(regclass)")
+    op.execute(
+        "REVOKE USAGE ON SCHEMA archive FROM kitaab_worker; DROP FUNCTION jobs.mark_items_of(regclass)"
+    )
     op.execute(UNDO_SINCE)
