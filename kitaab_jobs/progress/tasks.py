@@ -19,7 +19,7 @@ def refresh(session: Session, now: datetime, payload: contract.Batch) -> jobs.Re
 
 @job(contract.PROGRESS_RECONCILE)
 def reconcile(session: Session, now: datetime, payload: contract.Payload) -> jobs.Reconciled:  # noqa: ARG001
-    """Compute everything again and repair what differs."""
+    """Compare everything with the entries, and mark what differs for the refresh to compute."""
     return jobs.reconcile(session, now=now)
 
 
