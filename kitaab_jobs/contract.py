@@ -146,7 +146,7 @@ QUEUES: dict[str, Queue] = {
 PROGRESS_REFRESH = Job("progress.refresh", "recompute the merits and targets that entries touched", Batch)
 PROGRESS_RECONCILE = Job(
     "progress.reconcile",
-    "recompute every merit and target and report differences",
+    "compare every merit and target with its entries, report what differs and mark it for the refresh",
     queue="long",
     time_limit=3600,
 )
