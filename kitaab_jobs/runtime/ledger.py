@@ -434,7 +434,7 @@ def await_finish(connection: Connection) -> bool:
         if error.sqlstate == _TAKEN:
             return False
         raise
-    if not found or found[-1].command_status != b"COMMIT":
+    if not found:
         raise psycopg.OperationalError("what became of the commit is not known")
     return True
 

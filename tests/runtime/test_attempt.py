@@ -17,9 +17,9 @@ from sqlalchemy.orm import Session
 from structlog.testing import capture_logs
 
 from kitaab_jobs.contract import PROGRESS_REFRESH
-from kitaab_jobs.runtime import attempt, ledger
+from kitaab_jobs.runtime import attempt, job, ledger
 from kitaab_jobs.runtime.attempt import Ended, JobFunction, Last
-from kitaab_jobs.runtime.execute import execute
+from kitaab_jobs.runtime.execute import NotStarted, execute
 from kitaab_jobs.runtime.outcome import SUCCEEDED
 from tests.devstack.observe import wait_for
 from tests.runtime.doing import Done, blocked, leave, notes, raising, runner, succeed
@@ -191,15 +191,16 @@ def interrupt() -> Iterator[Callable[[BaseException, Connection], None]]:
 def test_the_time_limit_of_the_next_job(
     effects: Engine, run: Run, last: Last, add: Any, get: Any, interrupt: Any, waits: str, monkeypatch: Any
 ) -> None:
-    """It is not that of the job before it, whose end the thread sees to then."""
+    """It is not that of the job before it, whose end the thread sees to then; and the message of the next goes back."""
+    monkeypatch.setattr(job, "LAST", last)
     monkeypatch.setattr(attempt, "LOOK_SECONDS", 0 if waits == "the thread" else 1)
     id = add()
     with effects.connect() as holder, capture_logs() as logs:
         run(held_by(holder, id), id)
         wait_for(lambda: blocked(effects))
         interrupt(SoftTimeLimitExceeded(), holder)
-        with pytest.raises(SoftTimeLimitExceeded):
-            last.end()
+        with pytest.raises(NotStarted):
+            job._end_last(PROGRESS_REFRESH)
         wait_for(lambda: ends(logs))
         assert ends(logs) == ["job_succeeded"]
     assert (get(id).state, notes(effects)) == ("succeeded", ["held"])
