@@ -42,8 +42,10 @@ def send(connection: Connection, *statements: str) -> None:
     """Send statements; their answers must be fetched before anything else is done with the connection."""
     pgconn = driver_of(connection).pgconn
     pgconn.send_query("; ".join(statements).encode())
+    writable = select.poll()  # select() refuses file numbers from 1024 on
+    writable.register(pgconn.socket, select.POLLOUT)
     while pgconn.flush():
-        if not select.select([], [pgconn.socket], [], _SEND_WITHIN)[1]:
+        if not writable.poll(_SEND_WITHIN * 1000):
             raise psycopg.OperationalError(f"the server has taken nothing for {_SEND_WITHIN:.0f} s")
 
 
