@@ -1,0 +1,34 @@
+"""Statements that are sent together, and answers that come later."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+from sqlalchemy import Engine
+
+from kitaab_jobs.runtime import trips
+
+
+def test_more_than_the_network_takes_at_once(database: Engine) -> None:
+    with database.connect() as connection:
+        size = 20_000_000
+        much = trips.filled(connection, "SELECT length({text})", text="x" * size)
+        trips.send(connection, "SELECT 1", much, "SELECT 2")
+        assert [answer.get_value(0, 0) for answer in trips.answers(connection)] == [b"1", b"%d" % size, b"2"]
+
+
+def test_the_first_error_ends_the_rest_and_is_raised(database: Engine) -> None:
+    with database.connect() as connection:
+        trips.send(connection, "BEGIN", "SELECT 1 / 0", "COMMIT")
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            trips.answers(connection)
+        connection.invalidate()
+
+
+def test_values_are_literals(database: Engine) -> None:
+    odd = 'it\'s {odd} \\ %s "é"'
+    with database.connect() as connection:
+        trips.send(connection, trips.filled(connection, "SELECT {given}, {none}", given=odd, none=None))
+        (answer,) = trips.answers(connection)
+        assert answer.get_value(0, 0) == odd.encode()
+        assert answer.get_value(0, 1) is None
