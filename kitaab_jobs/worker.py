@@ -19,7 +19,7 @@ from kitaab_jobs.contract import JOBS
 from kitaab_jobs.db.engines import forget, primary
 from kitaab_jobs.db.migrate import sync_kinds
 from kitaab_jobs.errors import KitaabError
-from kitaab_jobs.runtime import ledger, logs
+from kitaab_jobs.runtime import arrival, ledger, logs
 from kitaab_jobs.runtime.app import app, configuration
 from kitaab_jobs.runtime.job import LAST, job_id
 from kitaab_jobs.runtime.liveness import BeatWatch, beat_silence
@@ -79,7 +79,7 @@ def _put_off(message: Any = None, name: str = "", id: str = "", **_: Any) -> Non
     reason = f"no worker of version {VERSION} knows the job {name!r}"
     for each in args.get(MANY, [id]):
         with primary("kitaab-jobs worker").begin() as connection:
-            ledger.postpone(connection, job_id(each), name, {} if MANY in args else args, queue, reason)
+            arrival.postpone(connection, job_id(each), name, {} if MANY in args else args, queue, reason)
     log.error("job waits for a version that knows it", action="job_unknown", job=name, id=id)
 
 

@@ -11,7 +11,8 @@
 | execute | one job from its message: claimed, or dropped |
 | attempt | a claimed job, run in a transaction of its own and ended with it |
 | batch | many small jobs from one message, savepoints between them, all in one commit |
-| ledger | SQL of the worker: arrival, start, heartbeat, end |
+| ledger | SQL of the worker: start, heartbeat, end |
+| arrival | the same for a plain Celery message, which has no row yet |
 | trips | statements that go to the server together, answers that are fetched later |
 | envelope | a Celery message on Redis, packed by hand |
 | events | what Flower is told, gathered, and only where somebody listens |

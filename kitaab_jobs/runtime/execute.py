@@ -24,7 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError, TimeoutError
 
 from kitaab_jobs.db.retries import is_connection_loss, is_contention
 from kitaab_jobs.errors import ServerError
-from kitaab_jobs.runtime import ledger
+from kitaab_jobs.runtime import arrival, ledger
 from kitaab_jobs.runtime.attempt import Attempt, Ended, Last, Runner
 from kitaab_jobs.runtime.logs import logger
 from kitaab_jobs.runtime.outcome import SUCCEEDED, describe
@@ -80,7 +80,7 @@ def claim_or_record(
     claims = claim_at_once(connection, runner, [id])
     if not claims and args is not None:
         with connection.begin():
-            ledger.record(connection, id, runner.job, args, canvas)
+            arrival.record(connection, id, runner.job, args, canvas)
             claims = ledger.claim(connection, [id], runner.worker)
     return claims
 

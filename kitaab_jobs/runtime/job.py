@@ -25,7 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from kitaab_jobs.contract import Job
 from kitaab_jobs.db.engines import primary
 from kitaab_jobs.errors import BadPayload, KitaabError
-from kitaab_jobs.runtime import canvas, ledger
+from kitaab_jobs.runtime import arrival, canvas, ledger
 from kitaab_jobs.runtime.app import app
 from kitaab_jobs.runtime.attempt import Ended, Last, Runner, wants_context
 from kitaab_jobs.runtime.batch import execute_batch
@@ -152,5 +152,5 @@ def _refuse_positional(runner: Runner, id: UUID, given: tuple[Any, ...]) -> None
         remedy="send them as kwargs",
     )
     with runner.engine.begin() as connection:
-        ledger.refuse(connection, id, runner.job, str(error))
+        arrival.refuse(connection, id, runner.job, str(error))
     raise error

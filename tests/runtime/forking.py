@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from kitaab_jobs.contract import PROGRESS_REFRESH
-from kitaab_jobs.runtime import attempt, execute, ledger
+from kitaab_jobs.runtime import arrival, attempt, execute, ledger
 from kitaab_jobs.runtime.batch import execute_batch
 from tests.runtime.doing import SMALL, Done, by_payload, runner
 
@@ -53,7 +53,7 @@ def run(step: str, id: UUID, url: str) -> None:
         return Done()
 
     if step == "recording":
-        ledger.record = then_die(ledger.record)
+        arrival.record = then_die(arrival.record)
     if step == "claiming":
         ledger.start = then_die(ledger.start)
     if step == "finishing":

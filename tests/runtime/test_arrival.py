@@ -15,7 +15,7 @@ from kitaab_jobs import contract
 from kitaab_jobs.client import enqueue
 from kitaab_jobs.contract import MAX_PAYLOAD_BYTES, PROGRESS_REFRESH, Job, Queue
 from kitaab_jobs.db.migrate import sync_kinds
-from kitaab_jobs.runtime import ledger, outbox
+from kitaab_jobs.runtime import arrival, ledger, outbox
 from tests.runtime import rows
 
 CANVAS = {"chain": [{"task": "sample.next"}], "root_id": "r"}
@@ -42,7 +42,7 @@ def take(connection: Connection) -> list[outbox.Ready]:
 class TestRecord:
     def test_writes_the_row(self, connection: Connection) -> None:
         id = uuid4()
-        ledger.record(connection, id, contract.PROGRESS_RECONCILE, {}, CANVAS)
+        arrival.record(connection, id, contract.PROGRESS_RECONCILE, {}, CANVAS)
         row = rows.get(connection, id)
         assert (row.name, row.state, row.queue, row.max_attempts, row.attempt, row.canvas) == (
             "progress.reconcile", "published", "long", 5, 0, CANVAS,
@@ -52,19 +52,19 @@ class TestRecord:
 
     def test_without_a_canvas(self, connection: Connection) -> None:
         id = uuid4()
-        ledger.record(connection, id, PROGRESS_REFRESH, {})
+        arrival.record(connection, id, PROGRESS_REFRESH, {})
         assert rows.get(connection, id).canvas is None
 
     def test_a_job_that_the_database_does_not_know_yet(self, connection: Connection) -> None:
         id = uuid4()
-        ledger.record(connection, id, Job("sample.new", "just deployed", queue="long"), {"a": 1})
+        arrival.record(connection, id, Job("sample.new", "just deployed", queue="long"), {"a": 1})
         assert rows.get(connection, id).args == {"a": 1}
 
     @pytest.mark.parametrize("job", [FEW, IN_NARROW])
     def test_what_has_a_limit_waits_for_the_relay(self, connection: Connection, job: Job) -> None:
         sync_kinds(connection)
         id = uuid4()
-        ledger.record(connection, id, job, {}, CANVAS)
+        arrival.record(connection, id, job, {}, CANVAS)
         row = rows.get(connection, id)
         assert (row.state, row.published_at) == ("ready", None)
         assert ledger.claim(connection, [id], "w") == []
@@ -76,45 +76,45 @@ class TestRecord:
         for _ in range(2):
             enqueue(connection, FEW.name)
         assert len(take(connection)) == FEW.max_running
-        ledger.record(connection, uuid4(), FEW, {})
+        arrival.record(connection, uuid4(), FEW, {})
         assert take(connection) == []
 
     @pytest.mark.parametrize("before", ["scheduled", "ready", "published", "running"])
     def test_one_with_the_same_arguments_has_not_ended(self, connection: Connection, before: str) -> None:
         first, second, other = uuid4(), uuid4(), uuid4()
-        ledger.record(connection, first, ONCE, {"b": 1, "a": [2, "x"]})
+        arrival.record(connection, first, ONCE, {"b": 1, "a": [2, "x"]})
         key = rows.get(connection, first).unique_key
         connection.execute(rows.DELETE, {"id": first})
         rows.add(connection, before, id=first, name=ONCE.name, unique_key=key)
-        ledger.record(connection, second, ONCE, {"a": [2, "x"], "b": 1})
+        arrival.record(connection, second, ONCE, {"a": [2, "x"], "b": 1})
         row = rows.get(connection, second)
         assert (row.state, row.error) == ("cancelled", "one with the same arguments has not ended")
         assert row.args == {"a": [2, "x"], "b": 1}
-        ledger.record(connection, other, ONCE, {"a": 2})
+        arrival.record(connection, other, ONCE, {"a": 2})
         assert rows.state(connection, other) == "published"
 
     @pytest.mark.parametrize("before", rows.ENDED)
     def test_one_with_the_same_arguments_has_ended(self, connection: Connection, before: str) -> None:
         first, second = uuid4(), uuid4()
-        ledger.record(connection, first, ONCE, {})
+        arrival.record(connection, first, ONCE, {})
         key = rows.get(connection, first).unique_key
         connection.execute(rows.DELETE, {"id": first})
         rows.add(connection, before, id=first, name=ONCE.name, unique_key=key)
-        ledger.record(connection, second, ONCE, {})
+        arrival.record(connection, second, ONCE, {})
         assert rows.state(connection, second) == "published"
 
     def test_the_key_is_the_one_of_those_that_were_enqueued(self, connection: Connection) -> None:
         sync_kinds(connection)
         id = uuid4()
         enqueue(connection, ONCE.name)
-        ledger.record(connection, id, ONCE, {})
+        arrival.record(connection, id, ONCE, {})
         assert rows.state(connection, id) == "cancelled"
 
     @pytest.mark.parametrize("job", [ONCE, HOURLY])
     def test_the_same_message_again_changes_nothing(self, connection: Connection, job: Job) -> None:
         id = uuid4()
-        ledger.record(connection, id, job, {})
-        ledger.record(connection, id, job, {})
+        arrival.record(connection, id, job, {})
+        arrival.record(connection, id, job, {})
         assert rows.state(connection, id) == "published"
 
     @pytest.mark.parametrize("args", [{}, {"limit": 2000}])
@@ -123,10 +123,10 @@ class TestRecord:
         sync_kinds(connection)
         enqueue(connection, HOURLY.name, args)
         same, other = uuid4(), uuid4()
-        ledger.record(connection, same, HOURLY, {})
+        arrival.record(connection, same, HOURLY, {})
         row = rows.get(connection, same)
         assert (row.state, row.args) == ("cancelled", {})
-        ledger.record(connection, other, HOURLY, {"limit": 1})
+        arrival.record(connection, other, HOURLY, {"limit": 1})
         assert rows.state(connection, other) == "published"
         assert rows.get(connection, other).unique_key == _key_of(connection, {"limit": 1})
 
@@ -135,7 +135,7 @@ class TestRecord:
         key = _key_of(connection, {"limit": 2000})
         within, after = uuid4(), uuid4()
         first = rows.add(connection, before, name=HOURLY.name, unique_key=key)
-        ledger.record(connection, within, HOURLY, {})
+        arrival.record(connection, within, HOURLY, {})
         row = rows.get(connection, within)
         assert (row.state, row.error) == (
             "cancelled",
@@ -145,13 +145,13 @@ class TestRecord:
             text("UPDATE jobs.jobs SET created_at = now() - interval '61 minutes' WHERE id = :id"),
             {"id": first},
         )
-        ledger.record(connection, after, HOURLY, {})
+        arrival.record(connection, after, HOURLY, {})
         assert rows.state(connection, after) == ("cancelled" if before == "running" else "published")
 
     def test_what_was_cancelled_leaves_its_period_free(self, connection: Connection) -> None:
         rows.add(connection, "cancelled", name=HOURLY.name, unique_key=_key_of(connection, {"limit": 2000}))
         id = uuid4()
-        ledger.record(connection, id, HOURLY, {})
+        arrival.record(connection, id, HOURLY, {})
         assert rows.state(connection, id) == "published"
 
     def test_two_that_arrive_at_once_within_a_period_are_one(self, database: Engine) -> None:
@@ -160,11 +160,11 @@ class TestRecord:
 
         def arrive() -> None:
             with database.begin() as other:
-                ledger.record(other, second, HOURLY, {})
+                arrival.record(other, second, HOURLY, {})
 
         late = threading.Thread(target=arrive)
         with database.begin() as connection:
-            ledger.record(connection, first, HOURLY, {})
+            arrival.record(connection, first, HOURLY, {})
             connection.execute(rows.DELETE, {"id": first})
             rows.add(
                 connection,
@@ -217,8 +217,8 @@ def test_what_cannot_be_kept_is_dead_with_the_reason(
     connection: Connection, args: dict[str, Any], reason: str
 ) -> None:
     id, other = uuid4(), uuid4()
-    ledger.record(connection, id, PROGRESS_REFRESH, args)
-    ledger.postpone(connection, other, "sample.new", args, "long", "nobody knows it")
+    arrival.record(connection, id, PROGRESS_REFRESH, args)
+    arrival.postpone(connection, other, "sample.new", args, "long", "nobody knows it")
     for row in (rows.get(connection, id), rows.get(connection, other)):
         assert (row.state, row.args) == ("dead", {})
         assert reason in row.error
@@ -232,14 +232,14 @@ def test_what_cannot_be_kept_is_dead_with_the_reason(
 )
 def test_what_can_be_kept(connection: Connection, args: dict[str, Any]) -> None:
     id = uuid4()
-    ledger.record(connection, id, PROGRESS_REFRESH, args)
+    arrival.record(connection, id, PROGRESS_REFRESH, args)
     assert (rows.state(connection, id), rows.get(connection, id).args) == ("published", args)
 
 
 class TestRefuse:
     def test_is_dead_with_the_reason(self, connection: Connection) -> None:
         id = uuid4()
-        ledger.refuse(connection, id, PROGRESS_REFRESH, "it came\0 without names")
+        arrival.refuse(connection, id, PROGRESS_REFRESH, "it came\0 without names")
         row = rows.get(connection, id)
         assert (row.state, row.attempt, row.error) == ("dead", 0, "it came without names")
         assert row.finished_at is not None
@@ -248,7 +248,7 @@ class TestRefuse:
 class TestPostpone:
     def test_without_a_row(self, connection: Connection) -> None:
         id = uuid4()
-        ledger.postpone(connection, id, "sample.new" + "x" * 200, {"a": 1}, "long", "nobody\0 knows it")
+        arrival.postpone(connection, id, "sample.new" + "x" * 200, {"a": 1}, "long", "nobody\0 knows it")
         row = rows.get(connection, id)
         assert (row.state, row.attempt, row.queue, row.args) == ("scheduled", 0, "long", {"a": 1})
         assert row.error == "nobody knows it"
@@ -258,7 +258,7 @@ class TestPostpone:
     @pytest.mark.parametrize("before", ["ready", "published"])
     def test_with_a_row(self, connection: Connection, before: str) -> None:
         id = rows.add(connection, before, attempt=1, args={"a": 1}, queue="reminders")
-        ledger.postpone(connection, id, "sample.new", {}, "long", "nobody knows it", seconds=0)
+        arrival.postpone(connection, id, "sample.new", {}, "long", "nobody knows it", seconds=0)
         row = rows.get(connection, id)
         assert (row.state, row.attempt, row.queue, row.args) == ("scheduled", 1, "reminders", {"a": 1})
         assert row.error == "nobody knows it"

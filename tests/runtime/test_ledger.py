@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 
 from kitaab_jobs import contract
-from kitaab_jobs.runtime import ledger, outbox
+from kitaab_jobs.runtime import arrival, ledger, outbox
 from kitaab_jobs.runtime.outcome import Outcome
 from tests.runtime import rows
 
@@ -62,15 +62,15 @@ def _rescue_published(connection: Connection, id: UUID) -> object:
 
 
 def _postpone(connection: Connection, id: UUID) -> None:
-    ledger.postpone(connection, id, "sample.new", {}, "default", "nobody knows it")
+    arrival.postpone(connection, id, "sample.new", {}, "default", "nobody knows it")
 
 
 def _record(connection: Connection, id: UUID) -> None:
-    ledger.record(connection, id, contract.PROGRESS_REFRESH, {})
+    arrival.record(connection, id, contract.PROGRESS_REFRESH, {})
 
 
 def _refuse(connection: Connection, id: UUID) -> None:
-    ledger.refuse(connection, id, contract.PROGRESS_REFRESH, "it cannot be run")
+    arrival.refuse(connection, id, contract.PROGRESS_REFRESH, "it cannot be run")
 
 
 # operation, and the new state from scheduled (and due), ready, published, running, succeeded, dead,
