@@ -61,23 +61,30 @@ _PROMOTE = text(
     """
 )
 
-# Each group that is waited for is asked once, however many jobs wait for it: the recursion steps from one
-# name to the next along the index. A dead job keeps its group open until it is replayed or cancelled.
-_OPEN_GROUPS = text(
+
+def _each(column: str, where: str, first: str) -> str:
+    """Return SQL that gives each value of a column once, in `waits`, however many rows have it.
+
+    The recursion steps from one value to the next along the index that begins with it. The last one is NULL.
     """
-    WITH RECURSIVE waited AS (
-        (SELECT after_group FROM jobs.jobs WHERE state = 'scheduled' AND after_group IS NOT NULL
-         ORDER BY after_group LIMIT 1)
+    return f"""
+    WITH RECURSIVE waits AS (
+        (SELECT {column} FROM jobs.jobs WHERE {where} AND {first} ORDER BY {column} LIMIT 1)
         UNION ALL
-        SELECT (SELECT j.after_group FROM jobs.jobs AS j
-                WHERE j.state = 'scheduled' AND j.after_group > waited.after_group
-                ORDER BY j.after_group LIMIT 1)
-        FROM waited WHERE waited.after_group IS NOT NULL
-    )
-    SELECT after_group FROM waited
+        SELECT (SELECT j.{column} FROM jobs.jobs AS j
+                WHERE {where} AND j.{column} > waits.{column} ORDER BY j.{column} LIMIT 1)
+        FROM waits WHERE waits.{column} IS NOT NULL
+    )"""
+
+
+# Each group that is waited for is asked once. A dead job keeps its group open until it is replayed or cancelled.
+_OPEN_GROUPS = text(
+    _each("after_group", "state = 'scheduled'", "after_group IS NOT NULL")
+    + """
+    SELECT after_group FROM waits
     WHERE after_group IS NOT NULL AND NOT EXISTS (
         SELECT FROM jobs.jobs AS member
-        WHERE member.group_name = waited.after_group AND member.state NOT IN ('succeeded', 'cancelled')
+        WHERE member.group_name = waits.after_group AND member.state NOT IN ('succeeded', 'cancelled')
     )
     """
 )
@@ -140,16 +147,10 @@ _TAKE_FREE = text(
     )
 ).bindparams(bindparam("queues", type_=ARRAY(String)), bindparam("rooms", type_=ARRAY(Integer)))
 
-# The keys of what waits, some at a time: the recursion steps from one to the next along the index.
+# The keys of what waits, some at a time.
 _LIMIT_KEYS = text(
-    """
-    WITH RECURSIVE waits AS (
-        (SELECT limit_key FROM jobs.jobs WHERE state = 'ready' AND limit_key > :after ORDER BY limit_key LIMIT 1)
-        UNION ALL
-        SELECT (SELECT j.limit_key FROM jobs.jobs AS j
-                WHERE j.state = 'ready' AND j.limit_key > waits.limit_key ORDER BY j.limit_key LIMIT 1)
-        FROM waits WHERE waits.limit_key IS NOT NULL
-    )
+    _each("limit_key", "state = 'ready'", "limit_key > :after")
+    + """
     SELECT limit_key FROM waits WHERE limit_key IS NOT NULL LIMIT :limit
     """
 )
@@ -250,17 +251,11 @@ _SECONDS = text(
 
 _HAS_LIMITED = text("SELECT EXISTS (SELECT FROM jobs.jobs WHERE state = 'ready' AND limit_key IS NOT NULL)")
 
-# Only what is strange is counted: the recursion steps from one queue to the next along the index. What has a limit is
-# kept in another one, by key, and is little.
+# Only what is strange is counted. What has a limit is kept in another index, by key, and is little.
 _STRANGERS = text(
-    """
-    WITH RECURSIVE waits AS (
-        (SELECT queue FROM jobs.jobs WHERE state = 'ready' AND limit_key IS NULL ORDER BY queue LIMIT 1)
-        UNION ALL
-        SELECT (SELECT j.queue FROM jobs.jobs AS j
-                WHERE j.state = 'ready' AND j.limit_key IS NULL AND j.queue > waits.queue ORDER BY j.queue LIMIT 1)
-        FROM waits WHERE waits.queue IS NOT NULL
-    ), strange AS (
+    _each("queue", "state = 'ready' AND limit_key IS NULL", "true")
+    + """
+    , strange AS (
         SELECT waits.queue, (SELECT count(*) FROM jobs.jobs AS j
                              WHERE j.state = 'ready' AND j.limit_key IS NULL AND j.queue = waits.queue) AS jobs
         FROM waits WHERE waits.queue <> ALL (:queues)
