@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import itertools
 from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Engine, text
-from sqlalchemy.orm import Session
 
 from kitaab_jobs import contract
 from kitaab_jobs.client import enqueue
 from kitaab_jobs.reminders import sending
-from kitaab_jobs.reminders.sending import Delivered
 from kitaab_jobs.runtime.attempt import Ended, Runner
-from kitaab_jobs.runtime.context import Context
 from kitaab_jobs.runtime.execute import execute
-from kitaab_jobs.runtime.heartbeat import Heartbeat
 from kitaab_jobs.settings import Settings
 from tests.reminders.channels.letters import configured
 from tests.reminders.channels.mailserver import MailServer
 from tests.reminders.channels.pushserver import Browser, PushServer
+from tests.reminders.delivering import runner
 
 _numbers = itertools.count()
 
@@ -116,21 +112,7 @@ class PostOffice:
         return execute(self.runner(budget), job, {}, from_ledger=True)
 
     def runner(self, budget: float = sending.BUDGET) -> Runner:
-        settings = self.settings
-
-        def deliver(session: Session, now: dt.datetime, payload: contract.Deliver, job: Context) -> Delivered:
-            return sending.deliver(
-                session,
-                now=now,
-                zone=payload.zone,
-                delivery_ids=payload.delivery_ids,
-                job=job,
-                settings=settings,
-                budget=budget,
-            )
-
-        heartbeat = Heartbeat(self.worker)
-        return Runner(contract.REMINDERS_DELIVER, deliver, self.worker, "here/1", heartbeat, True)
+        return runner(self.worker, self.settings, "here/1", budget)
 
     def deliver(self, *ids: int, budget: float = sending.BUDGET) -> dict[str, int]:
         """Enqueue and run one job, and return its report where it succeeded."""
