@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from kitaab_jobs.cli.interruption import is_interruption
 from kitaab_jobs.errors import UsageError
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
@@ -18,6 +19,6 @@ def confirmed(question: str) -> bool:
         return typer.confirm(question)
     except typer.Abort as error:
         typer.echo(err=True)
-        if isinstance(error.__context__, KeyboardInterrupt):
+        if is_interruption(error):
             raise KeyboardInterrupt from None
         raise UsageError(f"nobody answered '{question}'", remedy="say --yes") from None

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kitaab_jobs.cli.interruption import until_interrupted
 from kitaab_jobs.errors import StackError, UsageError
 
 if TYPE_CHECKING:
@@ -150,10 +151,8 @@ def stoppable() -> Iterator[Callable[[Callable[[], None]], None]]:
 
 def wait_for_signal(tell: Callable[[], None]) -> None:
     """Tell that all is up, and return when the process is asked to stop, be it at once."""
-    try:
+    with until_interrupted():
         tell()
         sys.stdout.flush()
         while True:
             time.sleep(3600)
-    except KeyboardInterrupt:
-        return

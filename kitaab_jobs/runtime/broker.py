@@ -1,4 +1,4 @@
-"""Kombu's Redis transport, changed in one place: a worker outlives its Redis, and asks it less.
+"""Kombu's Redis transport, mended: a worker outlives its Redis, asks it less, and knows whether anybody listens.
 
 Kombu notes each message that it hands out in Redis, and strikes it out when it is acknowledged, so that it can be handed
 out again (after about 100 seconds) where its worker has died. These two trips are nearly half of what a worker's main

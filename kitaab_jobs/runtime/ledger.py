@@ -175,7 +175,7 @@ def claim(connection: Connection, ids: Sequence[UUID], worker: str, *, quick: bo
         "ids": "{" + ",".join(map(str, ids)) + "}",
         "in_batch": len(ids) > 1,
     }
-    found = {row[0]: Claim(*row[:8]) for row in driver_in(connection).execute(_CLAIM + more, given)}
+    found = {row[0]: Claim(*row[:8]) for row in _driver_in(connection).execute(_CLAIM + more, given)}
     return [found[id] for id in ids if id in found]
 
 
@@ -205,7 +205,7 @@ def start(connection: Connection, id: UUID, worker: str, *, stay: bool) -> Claim
     )
 
 
-def driver_in(connection: Connection) -> psycopg.Connection[Any]:
+def _driver_in(connection: Connection) -> psycopg.Connection[Any]:
     """Return the driver's connection, where it opens a transaction with the next statement if none is open.
 
     SQLAlchemy is told of the transaction, so that whoever commits or rolls back there does.
@@ -221,7 +221,7 @@ def settle(connection: Connection, settled: Sequence[Settled]) -> dict[UUID, str
 
     Raises ValueError where a result is no JSON.
     """
-    driver = driver_in(connection)
+    driver = _driver_in(connection)
     known = json.dumps([_known(each) for each in settled], allow_nan=False)
     rows = driver.execute(_SETTLE, [known]).fetchall()
     if any(in_group for _, _, in_group in rows):
