@@ -106,7 +106,17 @@ _TAKEN = "KJ001"
 # rescued or cancelled meanwhile, so its work must not be committed either. What an operator cancelled is
 # not tried again. A job that was given back starts again with the same attempt: its start tells the two apart.
 # What is known of each comes as one JSON document: a driver takes several times as long over a dozen arrays.
+#
+# Whoever waits for rows of several jobs locks them in the order of their ids (so does `_CLAIM`, and changes.py), or does
+# not wait at all: else a batch that ends and an operator who cancels its jobs could wait for each other.
 _SETTLE = """
+    WITH s AS MATERIALIZED (
+        SELECT * FROM json_to_recordset(%s) AS s (id uuid, attempt integer, since timestamptz, state text,
+            counts boolean, wait double precision, error text, result jsonb, started double precision,
+            ended double precision, done bigint, total bigint)
+    ), locked AS MATERIALIZED (
+        SELECT id FROM jobs.jobs WHERE id = ANY (ARRAY(SELECT id FROM s)) ORDER BY id FOR NO KEY UPDATE
+    )
     UPDATE jobs.jobs AS j SET
         state = CASE WHEN j.cancel_requested_at IS NOT NULL AND s.state <> 'succeeded' THEN 'cancelled'
                      ELSE s.state END::jobs.job_state,
@@ -123,22 +133,30 @@ _SETTLE = """
                            ELSE j.started_at + s.ended * interval '1 second' END,
         progress_done = coalesce(s.done, j.progress_done),
         progress_total = coalesce(s.total, j.progress_total)
-    FROM json_to_recordset(%s) AS s (id uuid, attempt integer, since timestamptz, state text, counts boolean,
-        wait double precision, error text, result jsonb, started double precision, ended double precision, done bigint,
-        total bigint)
+    FROM s JOIN locked USING (id)
     WHERE j.id = s.id AND j.state::text = 'running' AND j.attempt = s.attempt AND j.started_at = s.since
     RETURNING j.id, j.state::text, j.group_name IS NOT NULL
 """
 
 _ANNOUNCE = "SELECT pg_notify('kitaab_jobs', '')"
 
+# A beat waits for nobody: whoever holds a row is about to end the job, or to cancel it, and the next beat tells.
 _BEAT = text(
     """
-    UPDATE jobs.jobs AS j SET heartbeat_at = now(),
-        progress_done = coalesce(h.done, j.progress_done), progress_total = coalesce(h.total, j.progress_total)
-    FROM unnest(:ids, :attempts, :since, :dones, :totals) AS h (id, attempt, since, done, total)
-    WHERE j.id = h.id AND j.state::text = 'running' AND j.attempt = h.attempt AND j.started_at = h.since
-    RETURNING j.id, j.cancel_requested_at IS NOT NULL AS stop
+    WITH ours AS MATERIALIZED (
+        SELECT h.*, j.cancel_requested_at IS NOT NULL AS stop
+        FROM unnest(:ids, :attempts, :since, :dones, :totals) AS h (id, attempt, since, done, total)
+        JOIN jobs.jobs AS j ON j.id = h.id
+        WHERE j.state::text = 'running' AND j.attempt = h.attempt AND j.started_at = h.since
+    ), free AS MATERIALIZED (
+        SELECT id FROM jobs.jobs WHERE id = ANY (ARRAY(SELECT id FROM ours)) FOR NO KEY UPDATE SKIP LOCKED
+    ), beaten AS (
+        UPDATE jobs.jobs AS j SET heartbeat_at = now(), progress_done = coalesce(ours.done, j.progress_done),
+            progress_total = coalesce(ours.total, j.progress_total)
+        FROM ours JOIN free USING (id)
+        WHERE j.id = ours.id AND j.state::text = 'running' AND j.attempt = ours.attempt AND j.started_at = ours.since
+    )
+    SELECT id, stop FROM ours
     """
 ).bindparams(
     bindparam("ids", type_=ARRAY(Uuid)),

@@ -221,18 +221,21 @@ _UNSTARTED = text(
 
 # The message is gone, so the row is published again: Redis was wiped, or the worker that had taken it was killed
 # before it could start it. Messages are taken in their order: one that was overtaken by a job that runs is gone, also
-# where a queue is never seen empty.
+# where a queue is never seen empty. Whoever holds a row is about to start that job, or to cancel it.
 _RESCUE_PUBLISHED = text(
     """
     WITH newest AS (
         SELECT queue, max(published_at) AS published_at FROM jobs.jobs WHERE state = 'running' GROUP BY queue
+    ), lost AS (
+        SELECT id FROM jobs.jobs AS j
+        WHERE j.state = 'published'
+          AND (j.published_at < now() - :for_sure * interval '1 second'
+               OR j.published_at < now() - :after * interval '1 second'
+                  AND (j.queue = ANY (:queues)
+                       OR j.published_at < (SELECT newest.published_at FROM newest WHERE newest.queue = j.queue)))
+        FOR UPDATE SKIP LOCKED
     )
-    UPDATE jobs.jobs AS j SET state = 'ready'
-    WHERE j.state = 'published'
-      AND (j.published_at < now() - :for_sure * interval '1 second'
-           OR j.published_at < now() - :after * interval '1 second'
-              AND (j.queue = ANY (:queues)
-                   OR j.published_at < (SELECT newest.published_at FROM newest WHERE newest.queue = j.queue)))
+    UPDATE jobs.jobs AS j SET state = 'ready' FROM lost WHERE j.id = lost.id
     RETURNING j.id, j.name, j.state::text
     """
 ).bindparams(bindparam("queues", type_=ARRAY(String)))

@@ -18,7 +18,6 @@ from kitaab_jobs.runtime.context import Context
 from kitaab_jobs.runtime.heartbeat import Heartbeat
 from tests.devstack.observe import wait_for
 from tests.runtime import rows
-from tests.runtime.doing import blocked
 
 EVERY = 0.05
 NOWHERE = "postgresql+psycopg://nobody@127.0.0.1:1/none"
@@ -171,17 +170,19 @@ class TestLost:
             beats_for(effects, *[job.id for job in others])
             assert not any(job.is_to_stop for job in others)
 
-    def test_a_beat_that_meets_the_finish_is_no_loss(
-        self, effects: Engine, worker_engine: Engine, job: Context
-    ) -> None:
-        left = threading.Event()
+    def test_a_beat_that_meets_the_finish_is_no_loss(self, worker_engine: Engine, job: Context) -> None:
+        finished, asked, left = threading.Event(), threading.Event(), threading.Event()
         beats = create_engine(worker_engine.url, poolclass=NullPool)
+        event.listen(beats, "begin", lambda _: finished.wait(20))
+        event.listen(beats, "commit", lambda _: asked.set())
         event.listen(beats, "commit", lambda _: left.wait(20))
         beat = Heartbeat(beats, every=EVERY)
         with capture_logs() as logs:
-            with beat.holding([job]), worker_engine.begin() as connection:
-                assert rows.finish(connection, job.claim, {})
-                wait_for(lambda: blocked(effects))  # a beat waits for the row
+            with beat.holding([job]):
+                with worker_engine.begin() as connection:
+                    assert rows.finish(connection, job.claim, {})
+                finished.set()
+                assert asked.wait(20)
             left.set()
             wait_for(lambda: not alive(beat))
         assert job.is_to_stop, "the beat did not find it"
