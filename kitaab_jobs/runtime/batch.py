@@ -217,7 +217,8 @@ def _one(
             raise Broken(f"{runner.job.name} lost its connection: {describe(error)}") from error
         sessions.renew()
         outcome = weigh_attempt(runner.job, context, error)
-        return ledger.Settled(context.claim, outcome, None, started, waiting.seconds), error
+        progress = (context.done, context.total)
+        return ledger.Settled(context.claim, outcome, None, started, waiting.seconds, progress), error
     # Known without asking the server.
     if sessions.status != TransactionStatus.INTRANS:
         raise Broken(f"{runner.job.name} left the transaction unusable")

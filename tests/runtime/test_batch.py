@@ -73,6 +73,18 @@ class TestTogether:
         run_batch(counting, list(ids.values()), wants_context=True)
         assert [get(id).progress_done for id in ids.values()] == [97, 98, 99]
 
+    def test_how_far_one_was_that_failed(self, run_batch: RunBatch, jobs: Any, get: Any) -> None:
+        ids = jobs("a b")
+
+        def half_way(session: Session, now: dt.datetime, payload: Note, context: Context) -> Done:
+            context.progress(50, 100)
+            if payload.note == "a":
+                raise Permanent("not further")
+            return Done()
+
+        assert run_batch(half_way, list(ids.values()), wants_context=True) == {"dead": 1, "succeeded": 1}
+        assert [(get(id).progress_done, get(id).progress_total) for id in ids.values()] == [(50, 100)] * 2
+
     def test_what_somebody_else_has_is_left_out(
         self, effects: Engine, run_batch: RunBatch, jobs: Any, get: Any, add: Add
     ) -> None:
