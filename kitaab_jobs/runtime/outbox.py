@@ -290,21 +290,19 @@ def take(
     """Mark due jobs as published, up to so many in each queue; the caller publishes, then commits."""
     limits = {queue.name: queue.max_running for queue in queues if queue.max_running is not None}
     rooms = dict(rooms)
-    counting = bool(limits or limited_kinds) and bool(
-        connection.scalar(_COUNTS_LIMITS, {"key": locks.COUNT_LIMITS})
-    )
+    # Mostly nothing with a limit waits: then nobody asks who may count, which would be a trip for each take.
+    keys = _limit_keys(connection, "") if limited_kinds else []
+    counting = bool(limits or keys) and bool(connection.scalar(_COUNTS_LIMITS, {"key": locks.COUNT_LIMITS}))
     if limits:
         active = {row.name: row.active for row in connection.execute(_ACTIVE, {"queues": list(limits)})}
         for name, limit in limits.items():
             rooms[name] = max(0, min(rooms.get(name, 0), limit - active[name])) if counting else 0
     taken: list[Ready] = []
-    if limited_kinds and counting:
-        after = ""
-        while any(rooms.values()) and (keys := _limit_keys(connection, after)):
-            after = keys[-1]
-            for row in connection.execute(_TAKE_LIMITED, {**_arrays(rooms), "keys": keys}):
-                taken.append(Ready(*row))
-                rooms[row.queue] -= 1
+    while keys and counting and any(rooms.values()):
+        for row in connection.execute(_TAKE_LIMITED, {**_arrays(rooms), "keys": keys}):
+            taken.append(Ready(*row))
+            rooms[row.queue] -= 1
+        keys = _limit_keys(connection, keys[-1])
     if any(rooms.values()):
         taken += [Ready(*row) for row in connection.execute(_TAKE_FREE, _arrays(rooms))]
     return taken

@@ -201,6 +201,15 @@ class TestTwoRelays:
             other.commit()
             assert take(one) == []
 
+    def test_who_has_found_nothing_to_count_leaves_it_to_the_other(self, effects: Engine) -> None:
+        with effects.begin() as connection:
+            free = ready(connection)
+        with effects.connect() as one, effects.connect() as other:
+            assert take(one, [WIDE]) == [free]
+            with effects.begin() as connection:
+                limited = ready(connection, "sample.one")
+            assert take(other, [WIDE]) == [limited]
+
     def test_at_once_they_never_exceed(self, effects: Engine) -> None:
         """While what runs ends now and then, each look sees no more than may run."""
         keys = ("sample.one", "sample.two/a", "sample.two/b")
