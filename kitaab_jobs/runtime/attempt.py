@@ -112,6 +112,7 @@ class Attempt:
         self._connection = connection
         self._context = Context(claim, runner.engine.begin)
         self._started = time.monotonic()
+        self._sent = False
         self._answer: bool | BaseException | None = None
         self._ended: Ended | None = None
         self._open = ExitStack()
@@ -136,6 +137,7 @@ class Attempt:
                         raise UsageError(
                             "a job does not end its transaction", remedy="return, and it is committed"
                         )
+                    self._sent = True
                     ledger.send_finish(connection, claim, self.result, context.done, context.total)
                 self._open = stack.pop_all()
         except BaseException as error:
@@ -170,9 +172,7 @@ class Attempt:
             except BaseException as error:
                 self._fail(error)
             else:
-                seconds = round(time.monotonic() - self._started, 3)
-                tell_success(self.runner.job, self.claim, seconds, self.result)
-                self._ended = Ended(SUCCEEDED, self.result)
+                self._succeed()
         assert self._ended is not None
         return self._ended
 
@@ -180,6 +180,11 @@ class Attempt:
         """Raise what told this process to end while the answer was waited for."""
         if isinstance(self._answer, BaseException) and not isinstance(self._answer, Exception):
             raise self._answer
+
+    def _succeed(self, error: BaseException | None = None) -> None:
+        seconds = round(time.monotonic() - self._started, 3)
+        tell_success(self.runner.job, self.claim, seconds, self.result)
+        self._ended = Ended(SUCCEEDED, self.result, error)
 
     def _fail(self, error: BaseException) -> None:
         connection, context = self._connection, self._context
@@ -191,6 +196,10 @@ class Attempt:
         state = record_failures(
             self.runner.engine, [ledger.Settled(self.claim, outcome, progress=(context.done, context.total))]
         )
+        if self._sent and not state and has_succeeded(self.runner.engine, self.claim):
+            # The COMMIT arrived, and only its answer was lost. What told the process to end is still to be heard.
+            self._succeed(None if isinstance(error, Exception) else error)
+            return
         tell_failure(self.runner.job, self.claim, outcome, state.get(self.claim.id), error)
         self._ended = Ended(outcome, error=error)
 
@@ -291,6 +300,15 @@ def record_failures(engine: Engine, settled: Sequence[ledger.Settled]) -> dict[U
             log.error("failure not recorded", action="failure_not_recorded", ids=ids, error=describe(error))
             break
     return {}
+
+
+def has_succeeded(engine: Engine, claim: ledger.Claim) -> bool:
+    """Whether this attempt is on record as the one that succeeded; False where nobody can be asked."""
+    try:
+        with engine.connect() as connection:
+            return ledger.has_succeeded(connection, claim)
+    except SQLAlchemyError:
+        return False
 
 
 def tell_success(job: Job, claim: ledger.Claim, seconds: float, result: dict[str, Any]) -> None:
