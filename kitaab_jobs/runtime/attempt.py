@@ -24,6 +24,7 @@ from uuid import UUID
 import psycopg
 from billiard import common
 from celery.exceptions import SoftTimeLimitExceeded
+from psycopg.pq import TransactionStatus
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -36,6 +37,7 @@ from kitaab_jobs.runtime.context import Context
 from kitaab_jobs.runtime.heartbeat import Heartbeat
 from kitaab_jobs.runtime.logs import logger
 from kitaab_jobs.runtime.outcome import RELEASED, SUCCEEDED, Outcome, describe, is_out_of_time, weigh
+from kitaab_jobs.runtime.trips import driver_of
 
 log = logger(__name__)
 
@@ -126,6 +128,7 @@ class Attempt:
                     JobSession(self._connection if self._connection is not None else runner.engine)
                 )
                 stack.enter_context(session.begin())
+                stack.push(self._cut)
                 with runner.heartbeat.holding([context]):
                     connection = self._connection = session.connection()
                     transaction = connection.get_transaction()
@@ -144,6 +147,14 @@ class Attempt:
             self._fail(error)
             return False
         return True
+
+    def _cut(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        """Close a connection whose answer is still to come: its rollback would fail, in place of what has happened."""
+        connection = self._connection
+        if error is None or connection is None or connection.closed or connection.invalidated:
+            return
+        if driver_of(connection).pgconn.transaction_status == TransactionStatus.ACTIVE:
+            connection.invalidate()
 
     def hear(self) -> None:
         """Wait for the answer to the COMMIT. A time limit that interrupts this is raised, and it can be called again."""
