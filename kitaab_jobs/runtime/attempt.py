@@ -11,7 +11,6 @@ message meanwhile (`Last`). Whatever comes of it is recorded as if it had been w
 from __future__ import annotations
 
 import inspect
-import logging
 import os
 import random
 import threading
@@ -325,8 +324,6 @@ def has_succeeded(engine: Engine, claim: ledger.Claim) -> bool:
 
 def tell_success(job: Job, claim: ledger.Claim, seconds: float, result: dict[str, Any]) -> None:
     """Log a job that succeeded."""
-    if not log.isEnabledFor(logging.INFO):
-        return  # to make the line costs more than to ask
     log.info(
         f"{job.name} succeeded",
         action="job_succeeded",
