@@ -11,6 +11,7 @@ from sqlalchemy import ARRAY, Connection, Integer, String, bindparam, text
 
 from kitaab_jobs.contract import Job, Queue
 from kitaab_jobs.db import locks
+from kitaab_jobs.runtime.trips import at_once
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +134,9 @@ _TAKE = """
     SELECT id, name, args, queue, alone, canvas FROM taken ORDER BY priority DESC, run_at, id
 """
 
+# As many of each queue as there is room for.
 _FREE = """
-        SELECT picked.id FROM unnest(:queues, :rooms) AS q (name, room)
+        SELECT picked.id FROM unnest({queues}, {rooms}) AS q (name, room)
         CROSS JOIN LATERAL (
             SELECT j.id FROM jobs.jobs AS j
             WHERE j.state = 'ready' AND j.limit_key IS NULL AND j.queue = q.name
@@ -143,19 +145,17 @@ _FREE = """
             FOR UPDATE SKIP LOCKED
         ) AS picked"""
 
-_TAKE_FREE = text(_TAKE.format(due=_FREE)).bindparams(
+_TAKE_FREE = text(_TAKE.format(due=_FREE.format(queues=":queues", rooms=":rooms"))).bindparams(
     bindparam("queues", type_=ARRAY(String)), bindparam("rooms", type_=ARRAY(Integer))
 )
 
 # Nothing where something with a limit waits: that is asked first. (In an order, so that it is looked up in its index.)
-_TAKE_IF_ALL_ARE_FREE = text(
-    _TAKE.format(
-        due=_FREE
-        + """
+_TAKE_IF_ALL_ARE_FREE = _TAKE.format(
+    due=_FREE.format(queues="CAST(%(queues)s AS text[])", rooms="CAST(%(rooms)s AS integer[])")
+    + """
         WHERE (SELECT limit_key FROM jobs.jobs WHERE state = 'ready' AND limit_key IS NOT NULL
                ORDER BY limit_key LIMIT 1) IS NULL"""
-    )
-).bindparams(bindparam("queues", type_=ARRAY(String)), bindparam("rooms", type_=ARRAY(Integer)))
+)
 
 # The keys of what waits, some at a time.
 _LIMIT_KEYS = text(
@@ -300,16 +300,13 @@ def take(
     """Mark due jobs as published, up to so many in each queue; the caller publishes, then commits."""
     limits = {queue.name: queue.max_running for queue in queues if queue.max_running is not None}
     rooms = dict(rooms)
-    keys: list[str] = []
-    if limited_kinds:
-        if not limits:
-            # Mostly nothing with a limit waits, and a job waits for each trip that is made here.
-            taken = [Ready(*row) for row in connection.execute(_TAKE_IF_ALL_ARE_FREE, _arrays(rooms))]
-            if taken:
-                return taken
-        keys = _limit_keys(connection, "")
-        if not keys and not limits:
-            return []
+    only_kinds = limited_kinds and not limits
+    # Mostly nothing with a limit waits, and a job waits for each trip that is made here.
+    if only_kinds and (taken := _take_if_all_are_free(connection, rooms)):
+        return taken
+    keys = _limit_keys(connection, "") if limited_kinds else []
+    if only_kinds and not keys:
+        return []
     counting = bool(limits or keys) and bool(connection.scalar(_COUNTS_LIMITS, {"key": locks.COUNT_LIMITS}))
     if limits:
         active = {row.name: row.active for row in connection.execute(_ACTIVE, {"queues": list(limits)})}
@@ -324,6 +321,10 @@ def take(
     if any(rooms.values()):
         taken += [Ready(*row) for row in connection.execute(_TAKE_FREE, _arrays(rooms))]
     return taken
+
+
+def _take_if_all_are_free(connection: Connection, rooms: Mapping[str, int]) -> list[Ready]:
+    return [Ready(*row) for row in at_once(connection, _TAKE_IF_ALL_ARE_FREE, _arrays(rooms))]
 
 
 def _limit_keys(connection: Connection, after: str) -> list[str]:

@@ -105,6 +105,7 @@ class Relay:
                     hold = min(hold * 1.5, LONGEST_HOLD_SECONDS)
                 else:
                     hold = HOLD_SECONDS
+                    self._ask_ahead()
                     self._wait()
             except Exception as error:
                 unforeseen = not isinstance(error, _AWAY)
@@ -180,6 +181,10 @@ class Relay:
         full = {q for q in QUEUES if self._waiting[q] > max(FEW_MESSAGES, self._sent.get(q, 0) // 2)}
         self._held = bool(full)
         return {queue: BATCH for queue in QUEUES if queue not in full}
+
+    def _ask_ahead(self) -> None:
+        """Ask now what would have to be asked before the next job is taken, while that waits for it."""
+        self._waiting |= self._messages([q for q, count in self._waiting.items() if count > FEW_MESSAGES])
 
     def _send(self, messages: list[Message]) -> None:
         """Put all messages into their queues in one trip."""

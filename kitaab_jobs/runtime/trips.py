@@ -9,6 +9,7 @@ which an error ends the rest), and the larger ones are functions, whose plans th
 from __future__ import annotations
 
 import select
+from collections.abc import Mapping
 from typing import Any
 
 import psycopg
@@ -26,6 +27,14 @@ def driver_of(connection: Connection) -> psycopg.Connection[Any]:
     driver = connection.connection.driver_connection
     assert isinstance(driver, psycopg.Connection)
     return driver
+
+
+def at_once(connection: Connection, statement: str, given: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    """Run the driver's statement in one trip with the BEGIN before it, where that is still to come."""
+    driver = driver_of(connection)
+    with driver.pipeline():
+        cursor = driver.execute(statement, given)
+    return cursor.fetchall()
 
 
 def filled(connection: Connection, statement: str, **values: object) -> str:

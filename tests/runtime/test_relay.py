@@ -197,6 +197,22 @@ class TestBackPressure:
         assert sorted(UUID(id) for each in carried for id in each) == sorted(made)
         assert single in ids(redis_url)
 
+    def test_how_many_wait_is_asked_before_a_job_waits_for_the_answer(
+        self, effects: Engine, make_relay: MakeRelay, redis_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        relay = make_relay()
+        seen: list[int] = []
+
+        def wait() -> None:
+            seen.append(relay._waiting["default"])
+            relay.stop()
+
+        monkeypatch.setattr(relay, "_tell", lambda _: take_messages(redis_url))
+        monkeypatch.setattr(relay, "_wait", wait)
+        add_ready(effects, relay_module.FEW_MESSAGES + 1)
+        relay.run()
+        assert seen == [0]
+
     def test_the_loop_goes_on_when_they_are_taken(
         self, effects: Engine, make_relay: MakeRelay, redis_url: str
     ) -> None:
