@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from email.utils import format_datetime
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ from sqlalchemy.orm import Session
 from structlog.testing import capture_logs
 
 from kitaab_jobs.errors import Cancelled
-from kitaab_jobs.reminders import notices, outgoing, sending
+from kitaab_jobs.reminders import notices, outgoing, postbox, sending
 from kitaab_jobs.reminders.outgoing import End
 from kitaab_jobs.reminders.postbox import Postbox
 from tests.reminders.channels.mailserver import MailServer
@@ -398,6 +399,27 @@ class TestStopped:
         assert office.state(id) == ("pending", None)
         assert (office.column(id, "attempt"), office.column(id, "claimed_by")) == (0, None)
         assert office.deliver(id) == {"sent": 1}
+
+    @pytest.mark.parametrize("channel", ["email", "webpush"])
+    def test_told_to_end_just_when_one_has_begun(
+        self, office: PostOffice, channel: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A signal comes between any two instructions: what has gone out is not given back, to go out again."""
+
+        class Interrupted(ThreadPoolExecutor):
+            def submit(self, *given: Any, **more: Any) -> Any:
+                super().submit(*given, **more).result()
+                raise SystemExit
+
+        user = office.person()
+        office.browser(user)
+        ids = [office.delivery(user, channel)]
+        with monkeypatch.context() as patch:
+            patch.setattr(postbox, "ThreadPoolExecutor", Interrupted)
+            ended = office.start(office.enqueue(*ids))
+        assert isinstance(ended.error, SystemExit)
+        assert office.states() == {"sent": 1}
+        assert len(office.mail.handler.taken) + len(office.push.pushed) == 1
 
 
 def sending_execute(runner: Any, job: Any) -> Any:
