@@ -8,9 +8,10 @@ are on their way come to an end.
 from __future__ import annotations
 
 import datetime as dt
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from kitaab_jobs.reminders.channels.protocol import Channel, Fate, Letter, Result
@@ -19,6 +20,37 @@ from kitaab_jobs.reminders.channels.protocol import Channel, Fate, Letter, Resul
 PATIENCE = 5.0
 
 Clock = Callable[[], dt.datetime]
+
+
+class _Letter:
+    """A letter in the pool. Either a thread begins with it or it is held back; whoever comes first decides."""
+
+    def __init__(self, letter: Letter) -> None:
+        self.letter = letter
+        self._taken = threading.Lock()
+        self._result: Result | None = None
+        self._ended = threading.Event()
+
+    def send(self, channel: Channel, now: dt.datetime) -> None:
+        """Send it, unless it was held back."""
+        if self._taken.acquire(blocking=False):
+            try:
+                self._result = channel.send(self.letter, now)
+            except Exception as error:  # a defect of the channel; its text may hold an address
+                self._result = Result(
+                    Fate.UNKNOWN, f"the channel failed ({type(error).__name__})", alerts=True
+                )
+            finally:
+                self._ended.set()
+
+    def hold_back(self) -> bool:
+        """Tell whether no thread has begun with it; then none will."""
+        return self._taken.acquire(blocking=False)
+
+    def result(self, patience: float | None) -> Result:
+        """Wait for what becomes of it."""
+        self._ended.wait(patience)
+        return self._result or Result(Fate.UNKNOWN, "the worker was stopped while it was being sent")
 
 
 class Postbox:
@@ -37,32 +69,26 @@ class Postbox:
 
     def send(self, first_at: float) -> None:
         """Send them, the first at `first_at` (of `time.monotonic`), the others as far apart as the channel's pace."""
-        begun: list[tuple[Letter, Future[Result]]] = []
+        letters = [_Letter(letter) for letter in self.not_begun]
         apart = 1 / self.channel.per_second if self.channel.per_second else 0.0
         patience: float | None = PATIENCE
         try:
-            for number, letter in enumerate(list(self.not_begun)):
+            for number, letter in enumerate(letters):
                 time.sleep(max(0.0, first_at + number * apart - time.monotonic()))
-                begun.append((letter, self._pool.submit(self.channel.send, letter, self._clock())))
-                self.not_begun.pop(0)
-            wait([future for _, future in begun])
+                self._pool.submit(letter.send, self.channel, self._clock())
+            for letter in letters:
+                letter.result(None)
             patience = None
         finally:
-            self.done = [(letter, _result(future, patience)) for letter, future in begun]
+            # What interrupts this may come between any two instructions, so the letters say themselves which have begun.
+            begun = [letter for letter in letters if patience is None or not letter.hold_back()]
+            self.not_begun = [letter.letter for letter in letters if letter not in begun]
+            self.done = [(letter.letter, letter.result(patience)) for letter in begun]
 
     def close(self) -> None:
         """Let go of threads and connections."""
         self._pool.shutdown(wait=False, cancel_futures=True)
         self.channel.close()
-
-
-def _result(future: Future[Result], patience: float | None) -> Result:
-    try:
-        return future.result(timeout=patience)
-    except TimeoutError:
-        return Result(Fate.UNKNOWN, "the worker was stopped while it was being sent")
-    except Exception as error:  # a defect of the channel; its text may hold an address
-        return Result(Fate.UNKNOWN, f"the channel failed ({type(error).__name__})", alerts=True)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ asks for:
 - KITAAB_TEST_RELAY_DIES: after so many batches the relay's process ends between publishing and its commit;
 - KITAAB_TEST_RELAY_LINGERS: so many seconds pass between a relay's publishing and its commit;
 - KITAAB_TEST_SENT: a file that is told of each job that a relay has published, and by whom;
+- KITAAB_TEST_PATIENCE: seconds after which the rescue takes something for lost;
 - KITAAB_TEST_TICK: the timetable has a line that fires every second;
 - KITAAB_TEST_VISIBILITY: after so many seconds Redis gives a message to somebody else.
 """
@@ -59,10 +60,15 @@ ledger.HEARTBEAT_SECONDS = HEARTBEAT
 app.conf.update(beat_scheduler="tests.faults.app:HastyScheduler", worker_soft_shutdown_timeout=1)
 
 
+def patience_of(seconds: str | None) -> outbox.Patience:
+    """Return the patience of these tests, or another one."""
+    return PATIENCE if seconds is None else outbox.Patience(float(seconds), float(seconds))
+
+
 class HastyScheduler(LedgerScheduler):
     """The scheduler, with a rescue that waits for less, and a timetable of its own."""
 
-    patience = PATIENCE
+    patience = patience_of(os.environ.get("KITAAB_TEST_PATIENCE"))
     rescue_seconds = RESCUE
 
     def timetable(self) -> list[Schedule]:

@@ -21,7 +21,7 @@ from tests.faults.answers import Problem
 from tests.faults.kinds import MANY, SINGLE, TICK
 from tests.faults.load import place
 from tests.faults.stack import STARTS_WITHIN, Stack
-from tests.faults.timing import ENDS_WITHIN
+from tests.faults.timing import ENDS_WITHIN, UNHURRIED
 
 FOR_LONG = 60.0  # seconds that a job would take, were it not killed
 
@@ -70,7 +70,7 @@ def frozen(stack: Stack, within: float = ENDS_WITHIN) -> list[Problem]:
 
     One wakes up while its job runs a second time, the other when that has ended.
     """
-    stack.beat()
+    stack.beat(patience=UNHURRIED)
     for worker in [stack.worker("w1"), stack.worker("w2")]:
         stack.ready(worker)
     accepted = place(stack.caller_url, SINGLE, [1], 2.5, times=1) | place(

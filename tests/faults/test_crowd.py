@@ -11,7 +11,15 @@ from tests.faults import scenarios
 from tests.faults.kinds import FLAKY, LIMITED, LONG, MANY, SINGLE
 from tests.faults.load import Orders, load, place
 from tests.faults.stack import STARTS_WITHIN, Stack, say
-from tests.faults.timing import CROWDED, ENDS_WITHIN, LONG_SECONDS, RELAY_DEATHS, SEED, VISIBILITY
+from tests.faults.timing import (
+    CROWDED,
+    ENDLESS,
+    ENDS_WITHIN,
+    LONG_SECONDS,
+    RELAY_DEATHS,
+    SEED,
+    VISIBILITY,
+)
 from tests.runtime.conftest import celery_on, closing
 
 
@@ -41,7 +49,7 @@ def test_relays_die_between_publishing_and_commit_under_load(plain: Stack) -> No
 def test_a_message_overtakes_the_commit_of_its_relay(plain: Stack) -> None:
     """Whatever the job comes from: the message waits for the row, so that it need not be sent again."""
     sent = plain.commands.folder / "sent"
-    plain.beat(sent=str(sent), relay_lingers="0.2")
+    plain.beat(sent=str(sent), relay_lingers="0.2", patience=ENDLESS)
     plain.ready(plain.worker())
     accepted: Orders = {}
     for number, kind in enumerate((SINGLE, MANY, FLAKY, LIMITED)):
@@ -58,7 +66,7 @@ def test_a_job_longer_than_the_visibility_timeout(plain: Stack) -> None:
 
     Those of the ledger are not: what runs them keeps its claim alive, whatever Redis thinks of the message.
     """
-    plain.beat()
+    plain.beat(patience=ENDLESS)
     workers = [plain.worker(name, visibility=str(VISIBILITY)) for name in ("w1", "w2")]
     for worker in workers:
         plain.ready(worker)
@@ -89,7 +97,7 @@ def test_three_beats_with_their_relays_and_two_workers(plain: Stack) -> None:
     """Each job is published, started and ended once; what is limited runs one at a time; each fire fires once."""
     sent = plain.commands.folder / "sent"
     for _ in range(3):
-        plain.beat(tick="1", sent=str(sent))
+        plain.beat(tick="1", sent=str(sent), patience=ENDLESS)
     for worker in [plain.worker(name) for name in ("w1", "w2")]:
         plain.ready(worker)
     limited = range(1_000_001, 1_000_011)

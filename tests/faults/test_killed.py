@@ -12,7 +12,7 @@ from tests.faults import scenarios
 from tests.faults.kinds import POISON, POISON_MANY, SINGLE
 from tests.faults.load import load, place
 from tests.faults.stack import Stack, pid_of, say
-from tests.faults.timing import AGAIN_WITHIN, KILLS, SEED
+from tests.faults.timing import AGAIN_WITHIN, KILLS, SEED, UNHURRIED
 from tests.runtime.processes import Process
 
 
@@ -85,7 +85,7 @@ def test_a_frozen_process_comes_back_when_its_jobs_are_anothers(plain: Stack) ->
 
 def test_poison_ends_dead_and_holds_up_nothing_else(plain: Stack) -> None:
     """One alone and one in the middle of a batch; what is even is no poison."""
-    plain.beat()
+    plain.beat(patience=UNHURRIED)
     plain.ready(plain.worker())
     poison = frozenset({1, 51})
     accepted = place(plain.caller_url, POISON, [1, *range(2, 12, 2)])

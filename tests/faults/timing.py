@@ -11,6 +11,10 @@ SOAK = os.environ.get("KITAAB_TEST_SOAK") == "1"
 HEARTBEAT = 0.4
 PATIENCE = Patience(running=2, published=2)
 RESCUE = 0.5
+# Where attempts are counted, what a busy machine holds up must not be taken for lost: so long where something is lost
+# too, and for ever where nothing is.
+UNHURRIED = "5"
+ENDLESS = "3600"
 VISIBILITY = 1.5
 # By when a job that was held runs again, whatever else the machine does meanwhile.
 AGAIN_WITHIN = 30.0

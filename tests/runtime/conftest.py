@@ -18,6 +18,7 @@ from sqlalchemy import Engine, text
 
 from kitaab_jobs.db.engines import libpq_url
 from kitaab_jobs.devstack.redis import EmbeddedRedis
+from kitaab_jobs.runtime import batch
 from kitaab_jobs.runtime.app import configuration
 from kitaab_jobs.runtime.relay import Relay
 from kitaab_jobs.settings import Settings
@@ -90,8 +91,9 @@ def get(effects: Engine) -> Callable[[UUID], Any]:
 
 
 @pytest.fixture
-def run_batch(worker_engine: Engine) -> RunBatch:
-    """Run jobs from one message, as a worker would."""
+def run_batch(worker_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> RunBatch:
+    """Run jobs from one message, as a worker would, but with time enough for all of them on a slow machine too."""
+    monkeypatch.setattr(batch, "BUDGET_SECONDS", 600.0)
     return batch_runner(worker_engine)
 
 

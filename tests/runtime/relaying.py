@@ -65,13 +65,13 @@ def take_messages(redis_url: str, queue: str = "default") -> None:
 
 
 def listening(superuser_engine: Engine) -> bool:
-    """Whether a relay listens, and does nothing else just now."""
+    """Whether a relay listens, and does nothing else just now: one that has only connected would miss what is told."""
     with superuser_engine.connect() as connection:
         return bool(
             connection.scalar(
                 text(
                     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-                    " AND application_name = 'kitaab-jobs relay' AND state = 'idle'"
+                    " AND application_name = 'kitaab-jobs relay' AND state = 'idle' AND query LIKE 'LISTEN%'"
                 )
             )
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -26,20 +27,23 @@ def nothing(session: Session, payload: Note) -> None:
 class TestSlow:
     """A slow job does not hold up those behind it."""
 
-    @pytest.fixture(autouse=True)
-    def hasty(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(batch, "BUDGET_SECONDS", 0.05)
+    @pytest.fixture
+    def slow_down(self, effects: Engine, monkeypatch: pytest.MonkeyPatch) -> Callable[[dt.datetime], None]:
+        """Return what makes a job that started then longer than its batch may be at work; nobody before it is."""
+
+        def slow_down(started_at: dt.datetime) -> None:
+            monkeypatch.setattr(batch, "BUDGET_SECONDS", 0.05)
+            wait_for(lambda: clock(effects) - started_at > dt.timedelta(seconds=0.1))
+
+        return slow_down
 
     def test_what_has_not_begun_goes_back(
-        self, effects: Engine, run_batch: RunBatch, jobs: Any, get: Any
+        self, effects: Engine, run_batch: RunBatch, jobs: Any, get: Any, slow_down: Any
     ) -> None:
         ids = jobs("a=leave slow b=leave c=leave")
-        began: list[float] = []
 
         def slow(session: Session, payload: Note) -> None:
-            row = get(ids["slow"])
-            began.append(row.attempt)
-            wait_for(lambda: clock(effects) - row.started_at > dt.timedelta(seconds=0.1))
+            slow_down(get(ids["slow"]).started_at)
 
         assert run_batch(by_payload(slow=slow), list(ids.values())) == {"succeeded": 2, "ready": 2}
         assert notes(effects) == ["a", "slow"]
@@ -48,11 +52,18 @@ class TestSlow:
             assert (row.state, row.attempt, row.alone) == ("ready", 0, False)
 
     def test_while_the_slow_one_is_still_at_work(
-        self, effects: Engine, worker_engine: Engine, run_batch: RunBatch, jobs: Any, get: Any
+        self,
+        effects: Engine,
+        worker_engine: Engine,
+        run_batch: RunBatch,
+        jobs: Any,
+        get: Any,
+        slow_down: Any,
     ) -> None:
         ids = jobs("slow b=leave c=leave")
 
         def slow(session: Session, payload: Note) -> None:
+            slow_down(get(ids["slow"]).started_at)
             wait_for(lambda: {get(ids[note]).state for note in "bc"} == {"ready"})
             with effects.begin() as connection:
                 assert len(ledger.claim(connection, [ids["b"]], "w@there/2")) == 1

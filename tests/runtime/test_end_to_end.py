@@ -65,14 +65,13 @@ def test_an_entry_written_in_sql_completes_a_merit(
             psql.execute(statement.encode())
         psql.execute(ENTRY)
 
-        def completed() -> Any:
-            return psql.execute("SELECT completed_at FROM merits WHERE completed_at IS NOT NULL").fetchone()
+        def completed() -> bool:
+            row = psql.execute(
+                "SELECT percent, completed_at IS NOT NULL, (SELECT count(*) FROM jobs.progress_marks) FROM merits"
+            ).fetchone()
+            return row == (100, True, 0)
 
         wait_for(completed, seconds=A_WHILE)
-        (percent, marks) = psql.execute(
-            "SELECT percent, (SELECT count(*) FROM jobs.progress_marks) FROM merits"
-        ).fetchone() or (None, None)
-        assert (percent, marks) == (100, 0)
         assert (beat.terminate(), worker.terminate()) == (0, 0)
         for process in (worker, beat):
             assert "Traceback" not in process.output
@@ -218,7 +217,7 @@ class TestStop:
     def test_beat(self, platform: Platform) -> None:
         """Nor has it printed a traceback before, though other tests have taken its Redis away."""
         beat = platform.beat
-        assert beat.terminate(seconds=10) == 0
+        assert beat.terminate() == 0
         assert "Traceback" not in beat.output
 
 

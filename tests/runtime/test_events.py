@@ -56,7 +56,8 @@ def heard(listener: Any) -> list[str]:
     return ids
 
 
-def test_nobody_listens(dispatcher: Any) -> None:
+def test_nobody_listens(dispatcher: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "ASK_SECONDS", 3600.0)
     assert not dispatcher.is_unheard(), "it is not known yet"
     tell(dispatcher, "first")
     assert dispatcher.is_unheard()

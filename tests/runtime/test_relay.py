@@ -103,7 +103,7 @@ class TestPublish:
         with effects.begin() as hanging:
             hanging.execute(text("SELECT FROM jobs.jobs WHERE id = :id FOR UPDATE"), {"id": first})
             with capture_logs() as logs, running(make_relay(poll_seconds=0.1)):
-                wait_for(lambda: len(ids(redis_url)) == 2, seconds=4)  # its lock_timeout would be five
+                wait_for(lambda: len(ids(redis_url)) == 2)
         assert sorted(ids(redis_url)) == sorted(others)
         assert logs == []
 
@@ -308,17 +308,14 @@ def break_down(monkeypatch: pytest.MonkeyPatch, error: Exception, *, sent: bool)
 
 
 class TestWakeUp:
-    def test_notify_is_faster_than_the_poll(
+    def test_a_notification_ends_its_sleep(
         self, effects: Engine, superuser_engine: Engine, make_relay: MakeRelay, redis_url: str
     ) -> None:
-        poll = 8.0
-        relay = make_relay(poll_seconds=poll)
+        relay = make_relay(poll_seconds=3600)
         with running(relay):
             wait_for(lambda: listening(superuser_engine))
-            started = time.monotonic()
             add_ready(effects, 1)
             wait_for(lambda: ids(redis_url))
-            assert time.monotonic() - started < poll / 2
             relay.stop()
             add_ready(effects, 1)  # which wakes it, so that it sees that it is to stop
 
@@ -345,9 +342,5 @@ class TestWakeUp:
 
 
 def test_stops_when_told(make_relay: MakeRelay) -> None:
-    relay = make_relay()
-    with running(relay) as thread:
-        started = time.monotonic()
-        relay.stop()
-        thread.join(timeout=10)
-        assert time.monotonic() - started < 5
+    with running(make_relay()):
+        pass
