@@ -24,7 +24,7 @@ from kitaab_jobs.errors import BadPayload
 
 if TYPE_CHECKING:
     import psycopg
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, TextClause
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
     from sqlalchemy.orm import Session
 
@@ -204,9 +204,7 @@ def _run(connection: Any, function: str, values: dict[str, Any]) -> list[UUID]:
         cursor = connection.cursor(row_factory=tuple_row)
         rows = cursor.execute(_PSYCOPG[function], values).fetchall()
     else:
-        from sqlalchemy import text
-
-        rows = connection.execute(text(_SQLALCHEMY[function]), values).all()
+        rows = connection.execute(_statement(function), values).all()
     return [_uuid(id) for (id,) in rows]
 
 
@@ -218,10 +216,16 @@ async def _run_async(connection: Any, function: str, values: dict[str, Any]) -> 
         await cursor.execute(_PSYCOPG[function], values)
         rows = await cursor.fetchall()
     else:
-        from sqlalchemy import text
-
-        rows = (await connection.execute(text(_SQLALCHEMY[function]), values)).all()
+        rows = (await connection.execute(_statement(function), values)).all()
     return [_uuid(id) for (id,) in rows]
+
+
+@cache
+def _statement(function: str) -> TextClause:
+    """Return SQLAlchemy's statement, made once: who uses psycopg alone need not have SQLAlchemy."""
+    from sqlalchemy import text
+
+    return text(_SQLALCHEMY[function])
 
 
 def _uuid(given: object) -> UUID:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar
@@ -25,6 +26,7 @@ DATABASE = "kitaab"
 ROLES = ("kitaab_admin", "kitaab_worker", "kitaab_app", "kitaab_readonly")
 
 _INITDB_WITHIN = 120.0
+_WRITES_ON_FOR = 10.0
 
 
 class EmbeddedPostgres(EmbeddedServer):
@@ -120,7 +122,7 @@ class EmbeddedPostgres(EmbeddedServer):
                 remedy="name one of the versions 15 to 18, which are supported",
             )
         for half_made in self.folder.glob("making-*"):
-            shutil.rmtree(half_made, ignore_errors=True)
+            _remove(half_made)
         if not self.data.exists():
             self._make()
         found = cluster.made_by(self.data)
@@ -159,7 +161,7 @@ class EmbeddedPostgres(EmbeddedServer):
                 cluster.include(data)
                 data.rename(self.data)
         finally:
-            shutil.rmtree(making, ignore_errors=True)
+            _remove(making)
 
     def _initdb(self, data: Path, pwfile: Path) -> None:
         since = self.log.stat().st_size if self.log.exists() else 0
@@ -218,6 +220,16 @@ class EmbeddedPostgres(EmbeddedServer):
         lib = self.bin.parent / "lib"
         found = any((folder / "pg_stat_statements.so").exists() for folder in (lib, lib / "postgresql"))
         return "pg_stat_statements" if found else ""
+
+
+def _remove(making: Path) -> None:
+    """Remove what initdb has made: what it has started may still write there, for a moment after it was killed."""
+    deadline = time.monotonic() + _WRITES_ON_FOR
+    while True:
+        shutil.rmtree(making, ignore_errors=True)
+        if not making.exists() or time.monotonic() > deadline:  # then the next start removes it
+            return
+        time.sleep(0.02)
 
 
 def _ensure_role(connection: psycopg.Connection, role: str, password: str) -> None:

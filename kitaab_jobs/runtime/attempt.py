@@ -24,6 +24,7 @@ from uuid import UUID
 import psycopg
 from billiard import common
 from celery.exceptions import SoftTimeLimitExceeded
+from psycopg.pq import TransactionStatus
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -36,6 +37,7 @@ from kitaab_jobs.runtime.context import Context
 from kitaab_jobs.runtime.heartbeat import Heartbeat
 from kitaab_jobs.runtime.logs import logger
 from kitaab_jobs.runtime.outcome import RELEASED, SUCCEEDED, Outcome, describe, is_out_of_time, weigh
+from kitaab_jobs.runtime.trips import driver_of
 
 log = logger(__name__)
 
@@ -112,6 +114,7 @@ class Attempt:
         self._connection = connection
         self._context = Context(claim, runner.engine.begin)
         self._started = time.monotonic()
+        self._sent = False
         self._answer: bool | BaseException | None = None
         self._ended: Ended | None = None
         self._open = ExitStack()
@@ -125,6 +128,7 @@ class Attempt:
                     JobSession(self._connection if self._connection is not None else runner.engine)
                 )
                 stack.enter_context(session.begin())
+                stack.push(self._cut)
                 with runner.heartbeat.holding([context]):
                     connection = self._connection = session.connection()
                     transaction = connection.get_transaction()
@@ -136,12 +140,21 @@ class Attempt:
                         raise UsageError(
                             "a job does not end its transaction", remedy="return, and it is committed"
                         )
+                    self._sent = True
                     ledger.send_finish(connection, claim, self.result, context.done, context.total)
                 self._open = stack.pop_all()
         except BaseException as error:
             self._fail(error)
             return False
         return True
+
+    def _cut(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        """Close a connection whose answer is still to come: its rollback would fail, in place of what has happened."""
+        connection = self._connection
+        if error is None or connection is None or connection.closed or connection.invalidated:
+            return
+        if driver_of(connection).pgconn.transaction_status == TransactionStatus.ACTIVE:
+            connection.invalidate()
 
     def hear(self) -> None:
         """Wait for the answer to the COMMIT. A time limit that interrupts this is raised, and it can be called again."""
@@ -170,9 +183,7 @@ class Attempt:
             except BaseException as error:
                 self._fail(error)
             else:
-                seconds = round(time.monotonic() - self._started, 3)
-                tell_success(self.runner.job, self.claim, seconds, self.result)
-                self._ended = Ended(SUCCEEDED, self.result)
+                self._succeed()
         assert self._ended is not None
         return self._ended
 
@@ -180,6 +191,11 @@ class Attempt:
         """Raise what told this process to end while the answer was waited for."""
         if isinstance(self._answer, BaseException) and not isinstance(self._answer, Exception):
             raise self._answer
+
+    def _succeed(self, error: BaseException | None = None) -> None:
+        seconds = round(time.monotonic() - self._started, 3)
+        tell_success(self.runner.job, self.claim, seconds, self.result)
+        self._ended = Ended(SUCCEEDED, self.result, error)
 
     def _fail(self, error: BaseException) -> None:
         connection, context = self._connection, self._context
@@ -191,6 +207,10 @@ class Attempt:
         state = record_failures(
             self.runner.engine, [ledger.Settled(self.claim, outcome, progress=(context.done, context.total))]
         )
+        if self._sent and not state and has_succeeded(self.runner.engine, self.claim):
+            # The COMMIT arrived, and only its answer was lost. What told the process to end is still to be heard.
+            self._succeed(None if isinstance(error, Exception) else error)
+            return
         tell_failure(self.runner.job, self.claim, outcome, state.get(self.claim.id), error)
         self._ended = Ended(outcome, error=error)
 
@@ -291,6 +311,15 @@ def record_failures(engine: Engine, settled: Sequence[ledger.Settled]) -> dict[U
             log.error("failure not recorded", action="failure_not_recorded", ids=ids, error=describe(error))
             break
     return {}
+
+
+def has_succeeded(engine: Engine, claim: ledger.Claim) -> bool:
+    """Whether this attempt is on record as the one that succeeded; False where nobody can be asked."""
+    try:
+        with engine.connect() as connection:
+            return ledger.has_succeeded(connection, claim)
+    except SQLAlchemyError:
+        return False
 
 
 def tell_success(job: Job, claim: ledger.Claim, seconds: float, result: dict[str, Any]) -> None:

@@ -170,6 +170,13 @@ _ENDED = text("SELECT state::text, result, error FROM jobs.jobs WHERE id = :id")
     bindparam("id", type_=Uuid)
 )
 
+_HAS_SUCCEEDED = text(
+    """
+    SELECT EXISTS (SELECT FROM jobs.jobs
+                   WHERE id = :id AND state::text = 'succeeded' AND attempt = :attempt AND started_at = :since)
+    """
+).bindparams(bindparam("id", type_=Uuid), bindparam("since", type_=DateTime(timezone=True)))
+
 _TOUCH = text(
     """
     INSERT INTO jobs.processes (name, kind, version) VALUES (:name, :kind, :version)
@@ -332,6 +339,12 @@ def ended(connection: Connection, id: UUID) -> tuple[str, dict[str, Any] | None,
     """Return (state, result, error) of a job, or None where there is none with that id."""
     row = connection.execute(_ENDED, {"id": id}).one_or_none()
     return None if row is None else (row.state, row.result, row.error)
+
+
+def has_succeeded(connection: Connection, claim: Claim) -> bool:
+    """Tell whether this claim ended well, whoever has heard of it."""
+    given = {"id": claim.id, "attempt": claim.attempt, "since": claim.started_at}
+    return bool(connection.scalar(_HAS_SUCCEEDED, given))
 
 
 def touch(connection: Connection, name: str, kind: str, version: str) -> None:

@@ -133,9 +133,7 @@ _TAKE = """
     SELECT id, name, args, queue, alone, canvas FROM taken ORDER BY priority DESC, run_at, id
 """
 
-_TAKE_FREE = text(
-    _TAKE.format(
-        due="""
+_FREE = """
         SELECT picked.id FROM unnest(:queues, :rooms) AS q (name, room)
         CROSS JOIN LATERAL (
             SELECT j.id FROM jobs.jobs AS j
@@ -144,6 +142,18 @@ _TAKE_FREE = text(
             LIMIT q.room
             FOR UPDATE SKIP LOCKED
         ) AS picked"""
+
+_TAKE_FREE = text(_TAKE.format(due=_FREE)).bindparams(
+    bindparam("queues", type_=ARRAY(String)), bindparam("rooms", type_=ARRAY(Integer))
+)
+
+# Nothing where something with a limit waits: that is asked first. (In an order, so that it is looked up in its index.)
+_TAKE_IF_ALL_ARE_FREE = text(
+    _TAKE.format(
+        due=_FREE
+        + """
+        WHERE (SELECT limit_key FROM jobs.jobs WHERE state = 'ready' AND limit_key IS NOT NULL
+               ORDER BY limit_key LIMIT 1) IS NULL"""
     )
 ).bindparams(bindparam("queues", type_=ARRAY(String)), bindparam("rooms", type_=ARRAY(Integer)))
 
@@ -290,21 +300,27 @@ def take(
     """Mark due jobs as published, up to so many in each queue; the caller publishes, then commits."""
     limits = {queue.name: queue.max_running for queue in queues if queue.max_running is not None}
     rooms = dict(rooms)
-    counting = bool(limits or limited_kinds) and bool(
-        connection.scalar(_COUNTS_LIMITS, {"key": locks.COUNT_LIMITS})
-    )
+    keys: list[str] = []
+    if limited_kinds:
+        if not limits:
+            # Mostly nothing with a limit waits, and a job waits for each trip that is made here.
+            taken = [Ready(*row) for row in connection.execute(_TAKE_IF_ALL_ARE_FREE, _arrays(rooms))]
+            if taken:
+                return taken
+        keys = _limit_keys(connection, "")
+        if not keys and not limits:
+            return []
+    counting = bool(limits or keys) and bool(connection.scalar(_COUNTS_LIMITS, {"key": locks.COUNT_LIMITS}))
     if limits:
         active = {row.name: row.active for row in connection.execute(_ACTIVE, {"queues": list(limits)})}
         for name, limit in limits.items():
             rooms[name] = max(0, min(rooms.get(name, 0), limit - active[name])) if counting else 0
-    taken: list[Ready] = []
-    if limited_kinds and counting:
-        after = ""
-        while any(rooms.values()) and (keys := _limit_keys(connection, after)):
-            after = keys[-1]
-            for row in connection.execute(_TAKE_LIMITED, {**_arrays(rooms), "keys": keys}):
-                taken.append(Ready(*row))
-                rooms[row.queue] -= 1
+    taken = []
+    while keys and counting and any(rooms.values()):
+        for row in connection.execute(_TAKE_LIMITED, {**_arrays(rooms), "keys": keys}):
+            taken.append(Ready(*row))
+            rooms[row.queue] -= 1
+        keys = _limit_keys(connection, keys[-1])
     if any(rooms.values()):
         taken += [Ready(*row) for row in connection.execute(_TAKE_FREE, _arrays(rooms))]
     return taken

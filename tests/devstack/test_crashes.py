@@ -14,6 +14,7 @@ import psycopg
 import pytest
 from redis import Redis
 
+from kitaab_jobs.devstack.postgres import EmbeddedPostgres
 from kitaab_jobs.devstack.stack import Stack
 from kitaab_jobs.settings import Settings
 from tests.devstack.observe import family, is_gone, wait_for
@@ -33,6 +34,20 @@ RUN = """
     assert all(server.running for server in stack.servers)
     print(json.dumps([server.pid for server in stack.servers]), flush=True)
     time.sleep(600)
+"""
+
+# Writes for a second, or until its folder is gone.
+WRITE_ON = """
+    import itertools, pathlib, sys, time
+    making = pathlib.Path(sys.argv[1])
+    deadline = time.monotonic() + 1
+    for number in itertools.count():
+        if time.monotonic() > deadline:
+            break
+        try:
+            (making / f"{number}.{sys.argv[2]}").touch()
+        except FileNotFoundError:
+            break
 """
 
 
@@ -120,3 +135,17 @@ def test_kill_9_at_any_moment_of_the_first_start(folder: Path, python: Callable[
     ):
         assert connection.execute("SELECT 1").fetchone() == (1,)
     assert list(folder.glob("postgres/making-*")) == []
+
+
+def test_what_a_killed_initdb_leaves_is_removed_though_it_writes_on(
+    folder: Path, python: Callable[..., Popen[str]]
+) -> None:
+    """Its own children notice a moment later."""
+    making = folder / "postgres" / "making-killed"
+    making.mkdir(parents=True)
+    writers = [python(WRITE_ON, making, number) for number in range(3)]
+    wait_for(lambda: len({path.suffix for path in making.iterdir()}) == len(writers))
+    with EmbeddedPostgres(folder / "postgres"):
+        assert not making.exists()
+    for writer in writers:
+        writer.wait()

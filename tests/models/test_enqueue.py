@@ -227,25 +227,6 @@ def test_listeners_hear_of_it_at_the_commit_and_not_before(database: Engine) -> 
         assert list(ear.notifies(timeout=0.1)) == [], "one wake-up for a transaction"
 
 
-# Ids
-
-
-def test_ids_are_uuids_of_version_7_and_carry_the_time(world: World) -> None:
-    before = time.time()
-    ids = world.all("SELECT jobs.new_id() FROM generate_series(1, 2000)")
-    after = time.time()
-    assert len(set(ids)) == 2000
-    for id in ids:
-        assert (id.version, id.variant) == (7, uuid.RFC_4122)
-        assert before - 0.01 <= (id.int >> 80) / 1000 <= after + 0.01
-
-
-def test_ids_are_ordered_by_time(world: World) -> None:
-    ids = [world.one("SELECT jobs.new_id() FROM (SELECT pg_sleep(0.002)) AS later") for _ in range(20)]
-    assert ids == sorted(ids)
-    assert world.all("SELECT id FROM unnest(CAST(:ids AS uuid[])) AS id ORDER BY id", ids=ids) == ids
-
-
 # Who may
 
 

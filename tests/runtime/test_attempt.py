@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import UUID
 
+import psycopg
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
 from sqlalchemy import Connection, Engine, create_engine, text
@@ -260,3 +261,40 @@ def test_a_connection_that_breaks_at_its_commit(
     assert (get(id).state, get(id).attempt) == ("scheduled", 1)
     assert get(next).state == "succeeded"
     assert notes(effects) == ["done"]
+
+
+@pytest.mark.parametrize(
+    ("point", "error"),
+    [
+        ("send_finish", SoftTimeLimitExceeded()),
+        ("send_finish", SystemExit(0)),
+        ("await_finish", psycopg.OperationalError("server closed the connection unexpectedly")),
+    ],
+)
+def test_a_commit_that_arrived_though_nobody_heard(
+    effects: Engine,
+    run: Run,
+    last: Last,
+    add: Any,
+    get: Any,
+    monkeypatch: Any,
+    point: str,
+    error: BaseException,
+) -> None:
+    """The row says what is true, and so do the log and Celery."""
+    id = add()
+    whole = getattr(ledger, point)
+
+    def cut(*given: Any, **more: Any) -> None:
+        whole(*given, **more)
+        wait_for(lambda: get(id).state == "succeeded")
+        raise error
+
+    monkeypatch.setattr(ledger, point, cut)
+    with capture_logs() as logs:
+        ended = run(succeed, id)
+        last.end()
+    # What is no Exception is meant for the process, and raised where its loop hears it.
+    assert ended == Ended(SUCCEEDED, {"done": 1}, error if isinstance(error, SystemExit) else None)
+    assert ends(logs) == ["job_succeeded"]
+    assert (get(id).state, get(id).attempt, notes(effects)) == ("succeeded", 1, ["done"])

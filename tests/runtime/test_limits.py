@@ -17,6 +17,7 @@ from tests.runtime import rows
 KINDS = {"sample.one": 1, "sample.two": 2, "sample.once_limited": None}
 NARROW = Queue("narrow", "three at once", max_running=3)
 WIDE = Queue("wide", "as many as there are")
+BOTH = (WIDE, NARROW)
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def ready(connection: Connection, key: str | None = None, queue: str = "wide", s
     return rows.add(connection, state, name=name, queue=queue, limit_key=key)
 
 
-def take(connection: Connection, queues: Iterable[Queue] = (WIDE, NARROW), room: int = 100) -> list[UUID]:
+def take(connection: Connection, queues: Iterable[Queue] = (WIDE,), room: int = 100) -> list[UUID]:
     rooms = {queue.name: room for queue in queues}
     return [row.id for row in outbox.take(connection, rooms, queues, limited_kinds=True)]
 
@@ -118,6 +119,13 @@ class TestKinds:
         free = [ready(connection) for _ in range(5)]
         assert sorted(take(connection)) == sorted(free)
 
+    def test_what_has_no_limit_leaves_room_for_it(self, connection: Connection) -> None:
+        for _ in range(5):
+            ready(connection)
+        limited = ready(connection, "sample.one")
+        assert len(taken := take(connection, room=3)) == 3
+        assert limited in taken
+
     def test_a_limit_that_was_taken_away(self, connection: Connection) -> None:
         """Enqueued when the kind still had one."""
         ids = [ready(connection, "sample.once_limited") for _ in range(5)]
@@ -145,15 +153,15 @@ class TestQueues:
             ready(connection, queue="narrow", state=state)
         for _ in range(5):
             ready(connection, queue="narrow")
-        assert len(take(connection)) == wanted
-        assert take(connection) == []
+        assert len(take(connection, BOTH)) == wanted
+        assert take(connection, BOTH) == []
 
     def test_over_full_is_not_less_than_nothing(self, connection: Connection) -> None:
         for _ in range(5):
             ready(connection, queue="narrow", state="running")
         ready(connection, queue="narrow")
         free = ready(connection)
-        assert take(connection) == [free]
+        assert take(connection, BOTH) == [free]
 
     def test_kinds_with_limits_share_the_queues(self, connection: Connection) -> None:
         """Each key has room for more than the queue has."""
@@ -161,13 +169,13 @@ class TestQueues:
             ready(connection, key, queue="narrow")
             ready(connection, key, queue="narrow")
         ready(connection, queue="narrow")
-        assert len(take(connection)) == 3
-        assert take(connection) == []
+        assert len(take(connection, BOTH)) == 3
+        assert take(connection, BOTH) == []
 
     def test_and_what_has_no_limit_of_its_own_fills_the_rest(self, connection: Connection) -> None:
         one = [ready(connection, "sample.one", queue="narrow") for _ in range(2)]
         free = [ready(connection, queue="narrow") for _ in range(5)]
-        taken = set(take(connection))
+        taken = set(take(connection, BOTH))
         assert (len(taken & set(one)), len(taken & set(free))) == (1, 2)
 
     def test_a_full_queue_holds_up_no_other(self, connection: Connection) -> None:
@@ -175,7 +183,7 @@ class TestQueues:
             ready(connection, queue="narrow", state="published")
         ready(connection, queue="narrow")
         free = [ready(connection), ready(connection, "sample.one")]
-        assert set(take(connection)) == set(free)
+        assert set(take(connection, BOTH)) == set(free)
 
 
 class TestTwoRelays:
@@ -191,15 +199,24 @@ class TestTwoRelays:
                 ready(connection, "sample.two")
                 ready(connection, queue="narrow")
         with effects.connect() as one, effects.connect() as other:
-            assert len(take(one)) == 2 + 3
+            assert len(take(one, BOTH)) == 2 + 3
             with effects.begin() as connection:
                 free = ready(connection)
-            assert take(other) == [free]
+            assert take(other, BOTH) == [free]
             one.rollback()
             other.commit()
-            assert len(take(other)) == 2 + 3, "the first has died: its rows are there again"
+            assert len(take(other, BOTH)) == 2 + 3, "the first has died: its rows are there again"
             other.commit()
-            assert take(one) == []
+            assert take(one, BOTH) == []
+
+    def test_who_has_found_nothing_to_count_leaves_it_to_the_other(self, effects: Engine) -> None:
+        with effects.begin() as connection:
+            free = ready(connection)
+        with effects.connect() as one, effects.connect() as other:
+            assert take(one, [WIDE]) == [free]
+            with effects.begin() as connection:
+                limited = ready(connection, "sample.one")
+            assert take(other, [WIDE]) == [limited]
 
     def test_at_once_they_never_exceed(self, effects: Engine) -> None:
         """While what runs ends now and then, each look sees no more than may run."""
@@ -216,7 +233,7 @@ class TestTwoRelays:
         def relay() -> None:
             while not done.is_set():
                 with effects.begin() as connection:
-                    take(connection)
+                    take(connection, BOTH)
 
         threads = [threading.Thread(target=relay) for _ in range(3)]
         for thread in threads:

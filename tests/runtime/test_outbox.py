@@ -114,8 +114,14 @@ class TestSeconds:
         assert outbox.seconds_each(connection, [contract.PROGRESS_REFRESH]) == {}
 
 
-@pytest.mark.parametrize("limited", [False, True], ids=["free", "limited"])
-def test_the_ledger_is_not_read_whole_however_many_wait(connection: Connection, limited: bool) -> None:
+@pytest.mark.parametrize(
+    ("limited", "kinds"),
+    [(False, False), (False, True), (True, True)],
+    ids=["free", "free beside kinds with limits", "limited"],
+)
+def test_the_ledger_is_not_read_whole_however_many_wait(
+    connection: Connection, limited: bool, kinds: bool
+) -> None:
     connection.execute(
         text(
             """
@@ -130,7 +136,7 @@ def test_the_ledger_is_not_read_whole_however_many_wait(connection: Connection, 
     read = text("SELECT seq_tup_read FROM pg_stat_xact_user_tables WHERE relid = 'jobs.jobs'::regclass")
     connection.execute(text("UPDATE jobs.kinds SET max_running = 10 WHERE name = 'progress.refresh'"))
     before = connection.scalar(read)
-    assert len(outbox.take(connection, {"default": 10}, QUEUES.values(), limited_kinds=limited)) == 10
+    assert len(outbox.take(connection, {"default": 10}, QUEUES.values(), limited_kinds=kinds)) == 10
     if not limited:
         assert outbox.strangers(connection, QUEUES) == {}
     assert connection.scalar(read) == before
