@@ -46,11 +46,14 @@ _PURGE_JOBS = text(
     """
 )
 
+# What a beat is just ending is left for the next time.
 _PURGE_FIRES = text(
     """
-    DELETE FROM jobs.fires AS f USING (
+    WITH old AS MATERIALIZED (
         SELECT schedule, fire_at FROM jobs.fires WHERE recorded_at < :before ORDER BY recorded_at LIMIT :limit
-    ) AS old
+        FOR UPDATE SKIP LOCKED
+    )
+    DELETE FROM jobs.fires AS f USING old
     WHERE (f.schedule, f.fire_at) = (old.schedule, old.fire_at)
     """
 )

@@ -125,15 +125,15 @@ _KIND_COLUMNS = (
 def sync_kinds(connection: Connection) -> None:
     """Write contract.py's queues and jobs into jobs.queues and jobs.kinds, where callers in SQL read them.
 
-    What this version does not know is left: another version may be deployed beside it.
+    What this version does not know is left: another version may be deployed beside it. It may have them in another
+    order, so they are written by name: two processes that start at once would wait for each other.
     """
+    queues = [QUEUES[name] for name in sorted(QUEUES)]
     connection.execute(
-        _QUEUES,
-        [{"name": q.name, "max_running": q.max_running, "summary": q.summary} for q in QUEUES.values()],
+        _QUEUES, [{"name": q.name, "max_running": q.max_running, "summary": q.summary} for q in queues]
     )
-    connection.execute(
-        _KINDS, [{column: getattr(job, column) for column in _KIND_COLUMNS} for job in JOBS.values()]
-    )
+    jobs = [JOBS[name] for name in sorted(JOBS)]
+    connection.execute(_KINDS, [{column: getattr(job, column) for column in _KIND_COLUMNS} for job in jobs])
 
 
 def check_version(connection: Connection) -> int:

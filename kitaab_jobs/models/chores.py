@@ -72,7 +72,8 @@ class Delivery(Base):
     notification_id: Mapped[Big | None] = mapped_column(
         ForeignKey("notifications.notification_id", ondelete="CASCADE")
     )
-    user_id: Mapped[Big] = mapped_column(ForeignKey("users.user_id", ondelete="CASCADE"))
+    # No reference: who deletes a person would wait for the dispatch, and the dispatch for them.
+    user_id: Mapped[Big]
     channel: Mapped[str] = mapped_column(String(32))
     due_at: Mapped[Instant]
     due_date: Mapped[Day]

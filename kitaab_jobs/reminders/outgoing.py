@@ -6,6 +6,9 @@ pending ──▶ sending ──▶ sent | failed | unknown | skipped | missed
 
 `pending` becomes `sending` in a transaction that is committed before anything is sent. From then on only who has the
 claim may end it; where that one is gone, nobody knows what was sent, and it ends as `unknown`.
+
+Notices are locked first, the lowest first, and then their deliveries: so goes the deletion of a person too. And of two
+that end the last deliveries of a notice at once, the second sees what the first has written, and ends the notice.
 """
 
 from __future__ import annotations
@@ -141,37 +144,45 @@ _END_OWN = text(
     """
 ).bindparams(_IDS, _NOW, bindparam("job", type_=Uuid))
 
-_END_LATE = """
+_LATE = text(
+    "SELECT delivery_id FROM jobs.deliveries WHERE state = 'pending' AND deadline <= :now ORDER BY delivery_id LIMIT :limit"
+).bindparams(_NOW)
+# SKIP LOCKED: whoever has it, ends it.
+_END_LATE = text(
+    """
     UPDATE jobs.deliveries SET state = 'missed', finished_at = :now,
         reason = 'not sent before its deadline' || coalesce('; the last try: ' || reason, '')
-    WHERE {which} AND state = 'pending' AND deadline <= :now
+    WHERE delivery_id IN (SELECT delivery_id FROM jobs.deliveries
+                          WHERE delivery_id = ANY (:ids) AND state = 'pending' AND deadline <= :now
+                          FOR UPDATE SKIP LOCKED)
     RETURNING notice_id
-"""
-_END_LATE_OF = text(_END_LATE.format(which="delivery_id = ANY (:ids)")).bindparams(_IDS, _NOW)
-_END_LATE_ALL = text(
-    _END_LATE.format(
-        which="""delivery_id IN (SELECT delivery_id FROM jobs.deliveries
-                                 WHERE state = 'pending' AND deadline <= :now
-                                 ORDER BY delivery_id LIMIT :limit FOR UPDATE SKIP LOCKED)"""
-    )
-).bindparams(_NOW)
+    """
+).bindparams(_IDS, _NOW)
 
 # Whose job does not run any more: it ended, or waits for its next start, which would end them itself.
+_OF_NOBODY = """
+    SELECT d.delivery_id FROM jobs.deliveries AS d
+    LEFT JOIN jobs.jobs AS j ON j.id = d.claimed_by AND j.state = 'running'
+    WHERE d.state = 'sending' AND j.id IS NULL"""
+_ABANDONED = text(f"{_OF_NOBODY} ORDER BY d.delivery_id LIMIT :limit")
 _END_ABANDONED = text(
-    """
+    f"""
     UPDATE jobs.deliveries SET state = 'unknown', finished_at = :now,
         reason = 'the worker ended while it was being sent'
-    WHERE delivery_id IN (
-        SELECT d.delivery_id FROM jobs.deliveries AS d
-        LEFT JOIN jobs.jobs AS j ON j.id = d.claimed_by AND j.state = 'running'
-        WHERE d.state = 'sending' AND j.id IS NULL
-        ORDER BY d.delivery_id LIMIT :limit FOR UPDATE OF d SKIP LOCKED)
+    WHERE delivery_id IN ({_OF_NOBODY} AND d.delivery_id = ANY (:ids) FOR UPDATE OF d SKIP LOCKED)
     RETURNING notice_id
     """
-).bindparams(_NOW)
+).bindparams(_IDS, _NOW)
 
 _LEFT = text(
     "SELECT channel, not_before FROM jobs.deliveries WHERE delivery_id = ANY (:ids) AND state = 'pending'"
+).bindparams(_IDS)
+
+_NOTICES_OF = text(
+    "SELECT DISTINCT notice_id FROM jobs.deliveries WHERE delivery_id = ANY (:ids) AND notice_id IS NOT NULL"
+).bindparams(_IDS)
+_LOCK_NOTICES = text(
+    "SELECT notice_id FROM jobs.notices WHERE notice_id = ANY (:ids) ORDER BY notice_id FOR NO KEY UPDATE"
 ).bindparams(_IDS)
 
 # A notice has ended when all its deliveries have: sent where one was, else by what comes nearest to that.
@@ -190,8 +201,7 @@ _END_NOTICES = text(
     """
 ).bindparams(_IDS, _NOW)
 
-# Over the channels of the person's reminder, or by e-mail where they have none. First, and the notice after it, as
-# whoever deletes a person locks them: it refers to both, and the other way round the two would wait for each other.
+# Over the channels of the person's reminder, or by e-mail where they have none.
 _FAN_OUT = text(
     """
     INSERT INTO jobs.deliveries (notice_id, user_id, channel, due_at, due_date, zone, deadline)
@@ -257,6 +267,7 @@ def end(connection: Connection, job: UUID, ends: Sequence[End], now: dt.datetime
         "job": job,
         "now": now,
     }
+    _lock_notices_of(connection, [e.delivery_id for e in ends])
     rows = connection.execute(_END, values).all()
     _end_notices(connection, [row.notice_id for row in rows], now)
     return {row.delivery_id for row in rows}
@@ -264,22 +275,25 @@ def end(connection: Connection, job: UUID, ends: Sequence[End], now: dt.datetime
 
 def end_own(connection: Connection, ids: Sequence[int], job: UUID, now: dt.datetime) -> int:
     """End as unknown what an earlier start of this job was sending. Return how many."""
-    return _ended(connection, _END_OWN, {"ids": list(ids), "job": job}, now)
+    _lock_notices_of(connection, ids)
+    ended = list(connection.scalars(_END_OWN, {"ids": list(ids), "job": job, "now": now}))
+    _end_notices(connection, ended, now)
+    return len(ended)
 
 
 def end_late(connection: Connection, ids: Sequence[int], now: dt.datetime) -> int:
     """End as missed those whose deadline is over. Return how many."""
-    return _ended(connection, _END_LATE_OF, {"ids": list(ids)}, now)
+    return sum(_end_left_behind(connection, ids, [], now))
 
 
-def sweep_late(connection: Connection | Session, limit: int, now: dt.datetime) -> int:
-    """End as missed whatever nobody has sent before its deadline. Return how many."""
-    return _ended(connection, _END_LATE_ALL, {"limit": limit}, now)
+def sweep(connection: Connection | Session, limit: int, now: dt.datetime) -> tuple[int, int]:
+    """End as missed what nobody has sent before its deadline, and as unknown what nobody is sending any more.
 
-
-def sweep_abandoned(connection: Connection | Session, limit: int, now: dt.datetime) -> int:
-    """End as unknown whatever nobody is sending any more. Return how many."""
-    return _ended(connection, _END_ABANDONED, {"limit": limit}, now)
+    Up to `limit` of each; return how many of each.
+    """
+    late = list(connection.scalars(_LATE, {"limit": limit, "now": now}))
+    abandoned = list(connection.scalars(_ABANDONED, {"limit": limit}))
+    return _end_left_behind(connection, late, abandoned, now)
 
 
 def left(session: Session, ids: Sequence[int]) -> list[tuple[str, dt.datetime | None]]:
@@ -292,17 +306,28 @@ def fan_out(
 ) -> list[tuple[str, int]]:
     """Make deliveries of the pending ones of these notices, and return their zones and ids."""
     values = {"ids": list(notice_ids), "now": now, "deadline": deadline}
+    session.execute(_LOCK_NOTICES, {"ids": list(notice_ids)})
     made = [(row[0], row[1]) for row in session.execute(_FAN_OUT, values)]
     session.execute(_FANNED_OUT, {"ids": list(notice_ids), "now": now})
     return made
 
 
-def _ended(
-    connection: Connection | Session, statement: TextClause, values: dict[str, Any], now: dt.datetime
-) -> int:
-    notices = list(connection.scalars(statement, {**values, "now": now}))
-    _end_notices(connection, notices, now)
-    return len(notices)
+def _end_left_behind(
+    connection: Connection | Session, late: Sequence[int], abandoned: Sequence[int], now: dt.datetime
+) -> tuple[int, int]:
+    _lock_notices_of(connection, [*late, *abandoned])
+    missed = list(connection.scalars(_END_LATE, {"ids": list(late), "now": now}))
+    unknown = (
+        list(connection.scalars(_END_ABANDONED, {"ids": list(abandoned), "now": now})) if abandoned else []
+    )
+    _end_notices(connection, [*missed, *unknown], now)
+    return len(missed), len(unknown)
+
+
+def _lock_notices_of(connection: Connection | Session, deliveries: Sequence[int]) -> None:
+    notices = list(connection.scalars(_NOTICES_OF, {"ids": list(deliveries)}))
+    if notices:
+        connection.execute(_LOCK_NOTICES, {"ids": notices})
 
 
 def _end_notices(connection: Connection | Session, notices: Sequence[int | None], now: dt.datetime) -> None:

@@ -95,7 +95,7 @@ class Swept:
 
 def sweep(session: Session, *, now: dt.datetime, limit: int) -> Swept:
     """End what is left behind: `missed` after its deadline, `unknown` where the job that was sending it is gone."""
-    swept = Swept(outgoing.sweep_late(session, limit, now), outgoing.sweep_abandoned(session, limit, now))
+    swept = Swept(*outgoing.sweep(session, limit, now))
     if limit in (swept.missed, swept.unknown):
         enqueue(session, contract.REMINDERS_SWEEP, {"limit": limit})
     return swept

@@ -46,14 +46,24 @@ _PLANNED = text(
     """
 )
 
-# The old instant is part of the condition: what was dispatched or edited meanwhile is left alone.
+# The old instant is part of the condition: what was dispatched or edited meanwhile is left alone. Who waits for several
+# reminders locks them in the order of their keys (the dispatch passes over what is held).
 _MOVE = text(
     """
-    WITH moved AS (
-        UPDATE notifications AS n SET next_due_at = m.new_at, next_due_date = m.new_date
-        FROM unnest(:zones, :times, :old_ats, :old_dates, :new_ats, :new_dates)
+    WITH m AS MATERIALIZED (
+        SELECT * FROM unnest(:zones, :times, :old_ats, :old_dates, :new_ats, :new_dates)
             AS m (zone, time, old_at, old_date, new_at, new_date)
-        WHERE n.is_active AND n.next_due_at = m.old_at AND n.next_due_date = m.old_date
+    ), locked AS MATERIALIZED (
+        SELECT n.notification_id FROM notifications AS n JOIN m
+            ON n.next_due_at = m.old_at AND n.next_due_date = m.old_date
+           AND n.timezone = m.zone AND n.notification_time = m.time
+        WHERE n.is_active
+        ORDER BY n.notification_id FOR NO KEY UPDATE OF n
+    ), moved AS (
+        UPDATE notifications AS n SET next_due_at = m.new_at, next_due_date = m.new_date
+        FROM locked, m
+        WHERE n.notification_id = locked.notification_id
+          AND n.is_active AND n.next_due_at = m.old_at AND n.next_due_date = m.old_date
           AND n.timezone = m.zone AND n.notification_time = m.time
         RETURNING n.notification_id, n.timezone, m.old_at, m.new_at, m.new_date
     ), audited AS (

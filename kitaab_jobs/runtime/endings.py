@@ -35,17 +35,23 @@ _OPEN_OF = text(_OPEN.format(which="schedule = ANY (:names)")).bindparams(
     bindparam("names", type_=ARRAY(String))
 )
 
-# The schedules are locked first, as a tick does, and those that a tick holds are left for the next time.
+# The schedules are locked first, as a tick does, and those that a tick holds are left for the next time; so are fires
+# that another beat ends (of schedules that are no more) or the purge removes.
 _END = text(
     """
     WITH locked AS (
         SELECT name, failures FROM jobs.schedules WHERE name = ANY (:schedules) ORDER BY name FOR UPDATE SKIP LOCKED
+    ), p AS MATERIALIZED (
+        SELECT * FROM unnest(:schedules, :fire_ats, :states, :ends) AS p (schedule, fire_at, state, ended_at)
+        WHERE p.schedule IN (SELECT name FROM locked)
+           OR NOT EXISTS (SELECT FROM jobs.schedules AS s WHERE s.name = p.schedule)
+    ), free AS MATERIALIZED (
+        SELECT f.schedule, f.fire_at FROM jobs.fires AS f JOIN p USING (schedule, fire_at)
+        WHERE f.ended_at IS NULL FOR UPDATE OF f SKIP LOCKED
     ), ended AS (
         UPDATE jobs.fires AS f SET ended_as = CAST(p.state AS jobs.job_state), ended_at = p.ended_at
-        FROM unnest(:schedules, :fire_ats, :states, :ends) AS p (schedule, fire_at, state, ended_at)
+        FROM free JOIN p USING (schedule, fire_at)
         WHERE f.schedule = p.schedule AND f.fire_at = p.fire_at AND f.ended_at IS NULL
-          AND (p.schedule IN (SELECT name FROM locked)
-               OR NOT EXISTS (SELECT FROM jobs.schedules AS s WHERE s.name = p.schedule))
         RETURNING f.schedule, f.ended_as, f.ended_at
     ), tally AS (
         SELECT schedule, bool_or(ended_as = 'succeeded') AS succeeded,

@@ -121,13 +121,20 @@ _STOP_WAITING = text(
 )
 
 # By a clock that was ahead: what is still to come was neither missed nor skipped, and does not wait for a run either.
+_EARLY = text(
+    """
+    SELECT schedule FROM jobs.waiting_fires WHERE fire_at > :now
+    UNION
+    SELECT f.schedule FROM jobs.fires AS f JOIN jobs.schedules AS s ON s.name = f.schedule
+    WHERE f.fire_at > :now AND f.outcome IN ('missed', 'skipped')
+    """
+)
 _TAKE_BACK = text(
     """
     WITH early AS (
-        DELETE FROM jobs.waiting_fires WHERE fire_at > :now
+        DELETE FROM jobs.waiting_fires WHERE schedule = ANY (:names) AND fire_at > :now
     )
-    DELETE FROM jobs.fires AS f USING jobs.schedules AS s
-    WHERE f.schedule = s.name AND f.fire_at > :now AND f.outcome IN ('missed', 'skipped')
+    DELETE FROM jobs.fires WHERE schedule = ANY (:names) AND fire_at > :now AND outcome IN ('missed', 'skipped')
     """
 )
 
@@ -299,7 +306,12 @@ def replan(connection: Connection, now: dt.datetime) -> list[str]:
     A clock that was wrong for a moment leaves them in the far future, and what lies between on record as missed or
     waiting, which is taken back. What was fired by it stands in jobs.fires, so nothing is fired twice.
     """
-    connection.execute(_TAKE_BACK, {"now": now})
+    # One at a time waits for several schedules; and their fires are changed by who holds the schedule.
+    connection.execute(_TURN, {"key": locks.SYNC_TIMETABLE})
+    early = list(connection.scalars(_EARLY, {"now": now}))
+    if early:
+        locked(connection, early)
+        connection.execute(_TAKE_BACK, {"names": early, "now": now})
     found = []
     for entry in entries(connection):
         if entry.next_fire_at is None and entry.paused_by == "beat":

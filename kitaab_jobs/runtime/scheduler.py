@@ -182,6 +182,8 @@ class LedgerScheduler(Scheduler):
                 ticked = fires.fire_due(connection, now)
                 released = fires.release(connection, now)
                 wait = fires.seconds_to_next(connection, now)
+            # After the commit: where that fails, what was planned anew is planned as before, and looked at again.
+            self._seen_at = now
             for each in (*ticked, *released):
                 self._log(each)
             more = len(ticked) == fires.MOST_SCHEDULES and wait is not None and wait <= 0
@@ -198,7 +200,6 @@ class LedgerScheduler(Scheduler):
                 seconds=(self._seen_at - now).total_seconds(),
             )
             self._log_moved(roster.replan(connection, now))
-        self._seen_at = now
         return now
 
     def _settle(self) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from kitaab_jobs.archive import jobs, queries
 from kitaab_jobs.archive.rules import Span, month_of, year_of
+from tests.devstack.observe import wait_for
 
 # Far from the years for which the migrations made partitions.
 NOW = dt.datetime(2041, 11, 20, 0, 15, tzinfo=dt.UTC)
@@ -128,3 +129,33 @@ def test_a_table_that_is_in_use_is_waited_for_and_then_left(database: Engine, wo
 def test_a_worker_makes_nothing_else(worker: Engine) -> None:
     with worker.connect() as connection, pytest.raises(DBAPIError, match="permission denied"):
         connection.execute(text("CREATE TABLE public.mine (id int)"))
+
+
+def test_an_app_that_writes_to_what_entries_refer_to_is_not_the_one_to_give_way(
+    database: Engine, worker: Engine
+) -> None:
+    """A partition of entries locks users, then deed_items; the app has written to deed_items, and goes on with users.
+
+    After a second PostgreSQL would look who waits for whom, and end the app's transaction.
+    """
+    since = text(
+        "SELECT extract(epoch FROM clock_timestamp() - min(waitstart)) FROM pg_locks JOIN pg_stat_activity USING (pid)"
+        " WHERE datname = current_database() AND NOT granted"
+    )
+    failed: list[DBAPIError] = []
+
+    def make_one() -> None:
+        with pytest.raises(DBAPIError, match="lock timeout") as error:
+            make(worker)
+        failed.append(error.value)
+
+    making = threading.Thread(target=make_one)
+    with database.connect() as app, database.connect() as looks:
+        app.execute(text("DELETE FROM deed_items"))
+        making.start()
+        wait_for(lambda: not making.is_alive() or (looks.scalar(since) or 0) > 1.2)
+        app.execute(text("DELETE FROM users"))
+        app.commit()
+    making.join(30)
+    assert len(failed) == 1
+    assert make(worker).made

@@ -20,6 +20,7 @@ from kitaab_jobs.runtime import changes
 from tests.cli.conftest import PROGRAM, ROOT, Command, Start
 from tests.cli.rows import add, ago, change, get, states
 from tests.devstack.observe import wait_for
+from tests.runtime.doing import blocked
 
 ENDED = ("succeeded", "dead", "cancelled")
 
@@ -126,9 +127,7 @@ class TestRetry:
         found: list[tuple[int, str, str]] = []
         retry = threading.Thread(target=lambda: found.append(command("jobs", "retry", "--yes")))
         retry.start()
-        with ledger.connect() as looks:  # it waits for whether the other one is committed
-            waits = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
-            wait_for(lambda: looks.scalar(waits))
+        wait_for(lambda: blocked(ledger))  # it waits for whether the other one is committed
         twin.commit()
         twin.close()
         retry.join(60)
@@ -276,10 +275,7 @@ class TestCancel:
         with ledger.begin() as relay:
             relay.execute(text("SELECT FROM jobs.jobs WHERE id = :id FOR UPDATE"), {"id": id})
             process = start("jobs", "cancel", id, "--yes")
-            with ledger.connect() as looks:
-                wait_for(
-                    lambda: looks.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")), seconds=60
-                )
+            wait_for(lambda: blocked(ledger), seconds=60)
         out, err = process.communicate(timeout=60)
         assert (process.returncode, out, err) == (0, "1 job cancelled (waiting)\n", "")
 
@@ -409,7 +405,12 @@ class TestBatches:
 
         def waits_since() -> object:
             with ledger.connect() as looks:
-                return looks.scalar(text("SELECT min(waitstart) FROM pg_locks WHERE NOT granted"))
+                return looks.scalar(
+                    text(
+                        "SELECT min(waitstart) FROM pg_locks JOIN pg_stat_activity USING (pid)"
+                        " WHERE datname = current_database() AND NOT granted"
+                    )
+                )
 
         def let_go() -> None:
             first = wait_for(waits_since)

@@ -160,7 +160,8 @@ class Stack:
     def open_transactions(self) -> int:
         """Return in how many transactions there is an answer that is not yet committed."""
         found = self.scalar(
-            "SELECT count(*) FROM pg_locks WHERE relation = 'jobs.effects'::regclass AND mode = 'RowExclusiveLock'"
+            "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE datname = current_database()"
+            " AND relation = 'jobs.effects'::regclass AND mode = 'RowExclusiveLock'"
         )
         return int(found)
 

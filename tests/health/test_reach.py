@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import threading
 from collections.abc import Callable
 from contextlib import nullcontext
 
@@ -115,9 +115,7 @@ def test_ports_that_never_answer(doctor: Doctor, impatient: None) -> None:
         doctor.set(
             database_url=at_port(doctor.settings.database, port), redis_url=f"redis://127.0.0.1:{port}/0"
         )
-        started = time.monotonic()
-        found = doctor.examine(deadline=6)
-        assert time.monotonic() - started < 6
+        found = doctor.examine(deadline=60)
     assert failures(found).keys() == {"postgres.reachable.database", "redis.reachable"}
     for told in failures(found).values():
         assert "firewall" in (told.remedy or ""), told
@@ -127,14 +125,17 @@ def test_a_server_that_is_stopped(
     doctor: Doctor, broker: Redis, own_redis: EmbeddedRedis, impatient: None
 ) -> None:
     with stopped(own_redis.pid or 0):
-        told = doctor.examine(deadline=6)["redis.reachable"]
+        told = doctor.examine(deadline=60)["redis.reachable"]
     assert (told.level, "firewall" in (told.remedy or "")) == ("fail", True)
     assert doctor.examine()["redis.reachable"].level == "ok"
 
 
 def test_a_check_that_hangs_ends_with_the_deadline() -> None:
+    over, ended = threading.Event(), threading.Event()
+
     def hang(_: None) -> Verdict:
-        time.sleep(3)
+        over.wait(60)
+        ended.set()
         return ok("at last")
 
     probe = Probe(
@@ -148,9 +149,9 @@ def test_a_check_that_hangs_ends_with_the_deadline() -> None:
         lost=lambda _: False,
         reason=str,
     )
-    started = time.monotonic()
-    run([probe], 0.3)
-    assert time.monotonic() - started < 1
+    run([probe], 2)
+    assert not ended.is_set()
+    over.set()
     assert probe.failure == "it does not answer"
     levels = [(f.check, f.level, f.what) for f in probe.complete()]
     assert levels == [

@@ -29,7 +29,7 @@ def test_deleting_a_person_removes_everything_of_theirs_and_keeps_history(world:
     user, friend = full_life(world)
     assert min(of(world, user).values()) > 0, "the test forgets a table"
     tables = ["deed_items", "scales", "scale_values", "permissions", "merit_items", "target_items"]
-    tables += ["jobs.notices", "jobs.merit_history", "jobs.target_history"]
+    tables += ["jobs.deliveries", "jobs.notices", "jobs.merit_history", "jobs.target_history"]
     assert all(world.one(f"SELECT count(*) FROM {table}") for table in tables)
     history = world.one("SELECT count(*) FROM entry_history")
     assert world.run("DELETE FROM users WHERE user_id = :id", id=user) == 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import threading
-import time
 from typing import Any
 
 import psycopg
@@ -14,7 +13,9 @@ from sqlalchemy import Engine
 
 from kitaab_jobs.contract import MAX_PAYLOAD_BYTES
 from kitaab_jobs.db.engines import libpq_url
+from tests.devstack.observe import wait_for
 from tests.models.world import World
+from tests.runtime.doing import blocked
 
 INVALID = "22023"
 TOO_LARGE = "54000"
@@ -76,11 +77,7 @@ def test_two_at_once_within_a_period_get_the_same_job(database: Engine) -> None:
         first.execute("UPDATE jobs.jobs SET state = 'succeeded', finished_at = now()")
         other = threading.Thread(target=lambda: found.append(second.execute(PERIOD).fetchone()))
         other.start()
-        with psycopg.connect(url, autocommit=True) as watcher:
-            deadline = time.monotonic() + 20
-            waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-            while watcher.execute(waiting).fetchone() == (0,):
-                assert time.monotonic() < deadline
+        wait_for(lambda: blocked(database))
         first.commit()
         other.join(20)
     assert found == [row]

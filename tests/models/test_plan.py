@@ -62,7 +62,6 @@ FOREIGN_KEYS = """
     target_items target_id targets c
     target_items deed_item_id,item_type deed_items a
     target_items scale_value_id scale_values a
-    jobs.deliveries user_id users c
     jobs.deliveries notification_id notifications c
     jobs.notices merit_id merits c
     jobs.notices target_id targets c

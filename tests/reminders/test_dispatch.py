@@ -55,7 +55,14 @@ class World:
         )
 
     def record_entry(self, user_id: int, date: dt.date) -> None:
-        """Let somebody record something for a date."""
+        """Let somebody record something for a date, whether or not the migrations have made a partition for it."""
+        self.connection.execute(
+            text(
+                "SELECT jobs.make_partition('entries', make_date(:year, 1, 1), make_date(:year + 1, 1, 1))"
+                " WHERE to_regclass('entries_' || :year) IS NULL"
+            ),
+            {"year": date.year},
+        )
         deed = self._one(
             "INSERT INTO deeds (user_id, category_type, name) VALUES (:user, 'hasanaat', 'a deed') RETURNING deed_id",
             {"user": user_id},

@@ -134,6 +134,25 @@ def test_a_clock_that_is_an_hour_ahead_and_put_right(effects: Engine, beat: Make
         assert fired_jobs(connection, "a") == HOURS[:3]
 
 
+def test_a_clock_that_is_put_right_in_a_tick_that_fails(effects: Engine, beat: MakeBeat) -> None:
+    """What was planned anew is rolled back with it; the next one does it again."""
+    scheduler = beat(line())
+    scheduler.tick_at(NOON + 5.5 * HOUR)
+    with effects.begin() as connection:
+        connection.execute(text("ALTER TABLE jobs.kinds RENAME TO away"))
+    try:
+        with capture_logs() as logs:
+            scheduler.tick_at(NOON + 0.5 * HOUR)
+        assert "beat_waits" in {entry["action"] for entry in logs}
+    finally:
+        with effects.begin() as connection:
+            connection.execute(text("ALTER TABLE jobs.away RENAME TO kinds"))
+    scheduler.tick_at(NOON + 0.5 * HOUR + MINUTE)
+    with effects.connect() as connection:
+        planned = connection.scalar(text("SELECT next_fire_at FROM jobs.schedules WHERE name = 'a'"))
+    assert planned == HOURS[0]
+
+
 def test_a_clock_that_was_ten_years_ahead_for_a_tick(effects: Engine, beat: MakeBeat) -> None:
     scheduler = beat(line(cron="@daily"))
     scheduler.tick_at(NOON + 3650 * 24 * HOUR)
