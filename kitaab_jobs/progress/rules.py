@@ -33,6 +33,10 @@ class Difference(Protocol):
     @property
     def is_marked(self) -> bool: ...  # a mark for it waits
     @property
+    def is_marked_ahead(
+        self,
+    ) -> bool: ...  # all that is marked are days after the one that it was computed for
+    @property
     def as_of(self) -> dt.date | None: ...  # the person's day that it was computed for
     @property
     def today(self) -> dt.date: ...  # the person's today
@@ -44,10 +48,14 @@ class Difference(Protocol):
 
 def cause(found: Difference) -> str:
     """Return why a goal differs, one of `CAUSES`."""
-    if found.is_marked:
+    if found.is_marked and not found.is_marked_ahead:
         return MARKED
     if found.as_of is None:
         return NEW
-    if not found.was_right or found.as_of == found.today:
+    if not found.was_right:
+        return DEFECT
+    if found.is_marked:
+        return MARKED
+    if found.as_of == found.today:
         return DEFECT
     return DAY_BEGAN if found.is_dated_ahead else SLID
