@@ -43,7 +43,8 @@ _MERIT_GOALS = """
                g.duration_days AS total, g.start_date, NULL::date AS end_date,
                g.is_satisfied AS was_satisfied, g.percent AS was_percent, g.as_of AS was_as_of, {since} AS since
         FROM merits AS g {asked}
-        LEFT JOIN local ON local.timezone = (SELECT timezone FROM users WHERE user_id = g.user_id)
+        CROSS JOIN LATERAL (SELECT timezone FROM users WHERE user_id = g.user_id OFFSET 0) AS u
+        LEFT JOIN local ON local.timezone = u.timezone
         CROSS JOIN LATERAL (SELECT {today}) AS today (day)
         WHERE g.merit_id {which} AND g.is_active AND g.deleted_at IS NULL
     ),
@@ -58,7 +59,8 @@ _TARGET_GOALS = """
                NULL::integer AS days, g.end_date - g.start_date + 1 AS total, g.start_date, g.end_date,
                g.is_satisfied AS was_satisfied, g.percent AS was_percent, g.as_of AS was_as_of, {since} AS since
         FROM targets AS g {asked}
-        LEFT JOIN local ON local.timezone = (SELECT timezone FROM users WHERE user_id = g.user_id)
+        CROSS JOIN LATERAL (SELECT timezone FROM users WHERE user_id = g.user_id OFFSET 0) AS u
+        LEFT JOIN local ON local.timezone = u.timezone
         CROSS JOIN LATERAL (SELECT {today}) AS today (day)
         WHERE g.target_id {which} AND g.is_active AND g.frozen_at IS NULL AND g.deleted_at IS NULL
     ),
@@ -158,10 +160,12 @@ def entries_of(sql: str) -> str:
 _STATE = entries_of(
     """
     sums AS (
-        SELECT p.*, coalesce(e.done, 0) AS done, coalesce(e.ever, 0) AS ever, 0 AS recorded, 0 AS ever_recorded
+        SELECT p.*, coalesce(e.done, 0) AS done, coalesce(e.done, 0) + coalesce(e.before, 0) AS ever,
+               0 AS recorded, 0 AS ever_recorded
         FROM whole AS p
         CROSS JOIN LATERAL (
-            SELECT sum(AMOUNT) FILTER (WHERE entry_date >= p.window_from) AS done, sum(AMOUNT) AS ever
+            SELECT sum(AMOUNT) FILTER (WHERE entry_date >= p.window_from) AS done,
+                   sum(AMOUNT) FILTER (WHERE entry_date < p.window_from) AS before
             FROM entries WHERE THEIR AND VALUED
         ) AS e
         WHERE NOT p.at_most
