@@ -72,9 +72,7 @@ def recompute(
     finally:  # also where it was interrupted, or failed: what is done is done
         typer.echo(f"{_goals(changed)} changed, {completed:,} of them completed by it")
         if postponed:
-            typer.echo(
-                f"{_goals(postponed)} held by somebody else: progress.refresh computes them after that"
-            )
+            typer.echo(f"{_goals(postponed)} held by somebody else, and marked for progress.refresh")
 
 
 def _one(merit: int | None, target: int | None) -> tuple[str, list[int]]:

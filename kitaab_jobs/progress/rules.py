@@ -14,11 +14,14 @@ HISTORY_DAYS = 731
 
 
 def today_everywhere(now: dt.datetime) -> dict[str, dt.date]:
-    """Return the local date at `now` in each zone that there is.
+    """Return the local date at `now` in UTC and in each zone that has another one; all others have UTC's.
 
-    All of them, not those that people have: somebody may take a new one while a job runs.
+    Whichever zones people have: somebody may take a new one while a job runs. Yet most have UTC's date for most of the
+    day, and a statement that is given six hundred zones takes them apart before it begins.
     """
-    return {name: local_date(now, name) for name in zone_names()}
+    utc = local_date(now, "UTC")
+    days = ((name, local_date(now, name)) for name in zone_names())
+    return {"UTC": utc} | {name: day for name, day in days if day != utc}
 
 
 # Why a goal shows something else than its entries say, as far as can be seen. Only the last one is a defect:

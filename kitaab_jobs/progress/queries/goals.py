@@ -55,7 +55,12 @@ class Difference:
 # transaction that is left open would hold up everybody's goals.
 _LOCK = {
     kind: text(
-        f"SELECT {kind}_id FROM {kind}s WHERE {kind}_id = ANY (:ids) ORDER BY {kind}_id FOR NO KEY UPDATE SKIP LOCKED"
+        f"""
+        SELECT array_agg(id ORDER BY id) FROM (
+            SELECT {kind}_id AS id FROM {kind}s WHERE {kind}_id = ANY (:ids) ORDER BY {kind}_id
+            FOR NO KEY UPDATE SKIP LOCKED
+        ) AS locked
+        """
     )
     for kind in KINDS
 }
@@ -165,7 +170,7 @@ def lock(session: Session, kind: str, ids: Collection[int]) -> tuple[list[int], 
 
     What does not exist is neither.
     """
-    ours = list(session.scalars(_LOCK[kind], {"ids": list(ids)}))
+    ours: list[int] = session.scalar(_LOCK[kind], {"ids": list(ids)}) or []
     left = set(ids).difference(ours)
     return ours, sorted(session.scalars(_EXIST[kind], {"ids": list(left)})) if left else []
 
