@@ -11,7 +11,8 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DataError, IntegrityError
 
-from kitaab_jobs.progress import jobs
+from kitaab_jobs.progress import jobs, rules
+from kitaab_jobs.timing import local_date, zone_names
 from tests.progress.diary import (
     NOW,
     TODAY,
@@ -653,16 +654,34 @@ def test_a_future_dated_entry_counts_from_its_day_on(diary: Diary) -> None:
 
 
 @pytest.mark.parametrize(
-    ("zone", "today"), [("Pacific/Kiritimati", before(-1)), ("Pacific/Pago_Pago", TODAY), ("no/zone", TODAY)]
+    ("zone", "hour", "today"),
+    [
+        ("Pacific/Kiritimati", 12, before(-1)),
+        ("Pacific/Pago_Pago", 12, TODAY),
+        ("no/zone", 12, TODAY),
+        ("America/New_York", 3, before(1)),
+        ("UTC", 3, TODAY),
+        ("Asia/Tokyo", 15, before(-1)),
+        ("Asia/Tokyo", 14, TODAY),
+    ],
 )
-def test_today_is_the_persons_own(diary: Diary, zone: str, today: dt.date) -> None:
+def test_today_is_the_persons_own(diary: Diary, zone: str, hour: int, today: dt.date) -> None:
+    now = NOW.replace(hour=hour)
     diary.change_zone(zone)
     item = diary.item()
     merit = diary.merit(Part(item, 1))
     diary.record(item, today + dt.timedelta(days=1), 1)
-    assert diary.progress(merit) == NOTHING
+    assert diary.progress(merit, now) == NOTHING
     diary.record(item, today, 1)
-    assert diary.progress(merit) == complete(today)
+    assert diary.progress(merit, now) == complete(today)
+
+
+@pytest.mark.parametrize("hour", [0, 6, 12, 20])
+def test_where_no_other_date_is_given_it_is_utcs(hour: int) -> None:
+    now = NOW.replace(hour=hour)
+    given = rules.today_everywhere(now)
+    for zone in zone_names():
+        assert given.get(zone, given["UTC"]) == local_date(now, zone), zone
 
 
 def test_a_zone_change_that_repeats_a_date(diary: Diary) -> None:
