@@ -43,8 +43,7 @@ _MERIT_GOALS = """
                g.duration_days AS total, g.start_date, NULL::date AS end_date,
                g.is_satisfied AS was_satisfied, g.percent AS was_percent, g.as_of AS was_as_of, {since} AS since
         FROM merits AS g {asked}
-        CROSS JOIN LATERAL (SELECT timezone FROM users WHERE user_id = g.user_id OFFSET 0) AS u
-        LEFT JOIN local ON local.timezone = u.timezone
+        LEFT JOIN local ON local.timezone = (SELECT timezone FROM users WHERE user_id = g.user_id)
         CROSS JOIN LATERAL (SELECT {today}) AS today (day)
         WHERE g.merit_id {which} AND g.is_active AND g.deleted_at IS NULL
     ),
@@ -59,8 +58,7 @@ _TARGET_GOALS = """
                NULL::integer AS days, g.end_date - g.start_date + 1 AS total, g.start_date, g.end_date,
                g.is_satisfied AS was_satisfied, g.percent AS was_percent, g.as_of AS was_as_of, {since} AS since
         FROM targets AS g {asked}
-        CROSS JOIN LATERAL (SELECT timezone FROM users WHERE user_id = g.user_id OFFSET 0) AS u
-        LEFT JOIN local ON local.timezone = u.timezone
+        LEFT JOIN local ON local.timezone = (SELECT timezone FROM users WHERE user_id = g.user_id)
         CROSS JOIN LATERAL (SELECT {today}) AS today (day)
         WHERE g.target_id {which} AND g.is_active AND g.frozen_at IS NULL AND g.deleted_at IS NULL
     ),
