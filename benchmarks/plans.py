@@ -10,12 +10,12 @@ from typing import Any
 
 from sqlalchemy import Engine, TextClause, text
 
+from kitaab_jobs.progress.jobs import BATCH
 from kitaab_jobs.progress.queries.goals import COMPUTE
 from kitaab_jobs.progress.queries.state import PLAIN_JOINS, values
 from kitaab_jobs.progress.queries.suspects import SET, STATEMENTS
 
 FOLDER = Path(__file__).parent / "plans"
-BATCH = 1000
 
 
 def check(engine: Engine, days: Mapping[str, dt.date], *, write: bool) -> dict[str, str]:

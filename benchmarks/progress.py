@@ -85,6 +85,8 @@ class Bench:
         self.superuser_url = server.url("postgres", self.name)
         self.url = server.url("kitaab_worker", self.name)
         self.engine: Engine = create_engine(sqlalchemy_url(self.url))
+        # What is measured and rolled back runs on one connection, as the jobs of a worker do.
+        self.superuser: Engine = create_engine(sqlalchemy_url(self.superuser_url))
         with psycopg.connect(server.superuser_url) as connection:
             known = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [self.name]).fetchone()
         if not known:
@@ -149,7 +151,7 @@ class Bench:
 
         Of a merit that is complete no other window is looked at: so all are, in a transaction that is rolled back.
         """
-        with Session(create_engine(sqlalchemy_url(self.superuser_url))) as session:
+        with Session(self.superuser) as session:
             session.execute(text("SET LOCAL session_replication_role = replica"))
             session.execute(text("UPDATE targets SET is_active = false"))
             complete = "percent = 100, completed_at = :now, completed_on = start_date"
@@ -171,7 +173,7 @@ class Bench:
 
         Nothing has changed, so what is measured is finding and computing; `refresh_changed` writes as well.
         """
-        with Session(create_engine(sqlalchemy_url(self.superuser_url))) as session:
+        with Session(self.superuser) as session:
             session.execute(text("DELETE FROM jobs.progress_marks"))
             session.execute(
                 text(
@@ -184,7 +186,7 @@ class Bench:
 
     def refresh_changed(self) -> float:
         """Let as many items have a new entry or another amount today; the triggers mark them."""
-        with Session(create_engine(sqlalchemy_url(self.superuser_url))) as session:
+        with Session(self.superuser) as session:
             session.execute(text("DELETE FROM jobs.progress_marks"))
             session.execute(
                 text(

@@ -61,15 +61,18 @@ def recompute(
     if len(planned) > MUCH and not yes and not confirmed(f"compute {_goals(len(planned))} again?"):
         typer.echo("nothing was changed", err=True)
         raise typer.Exit(1)
-    changed = completed = 0
+    changed = completed = postponed = 0
     try:
         with progress() as on_progress:
             for batch in work.apply(engine, planned, at):
-                changed += len(batch)
-                completed += sum(goal.completed_now for goal in batch)
+                changed += len(batch.changed)
+                completed += sum(goal.completed_now for goal in batch.changed)
+                postponed += batch.postponed
                 on_progress("computing", changed, len(planned))
     finally:  # also where it was interrupted, or failed: what is done is done
         typer.echo(f"{_goals(changed)} changed, {completed:,} of them completed by it")
+        if postponed:
+            typer.echo(f"{_goals(postponed)} held by somebody else, and marked for progress.refresh")
 
 
 def _one(merit: int | None, target: int | None) -> tuple[str, list[int]]:

@@ -8,9 +8,11 @@ from sqlalchemy import (
     BigInteger,
     ForeignKey,
     Identity,
+    PrimaryKeyConstraint,
     SmallInteger,
     String,
     UniqueConstraint,
+    func,
     text,
 )
 from sqlalchemy.orm import Mapped, mapped_column
@@ -24,6 +26,7 @@ from kitaab_jobs.models.base import (
     Instant,
     Long,
     Name,
+    No,
     Now,
     Short,
     Zero,
@@ -115,16 +118,20 @@ class ProgressMark(Base):
 
     __tablename__ = "progress_marks"
     __table_args__ = (
+        PrimaryKeyConstraint("is_background", "progress_mark_id"),  # the order in which they are taken
         check("progress_marks_kind_check", "kind IN ('item', 'merit', 'target')"),
         {**SCHEMA, "comment": "what progress.refresh has yet to compute again"},
     )
 
-    progress_mark_id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    progress_mark_id: Mapped[int] = mapped_column(BigInteger, Identity(always=True))
     kind: Mapped[str] = mapped_column(String(16))
     subject_id: Mapped[Big]
-    marked_at: Mapped[Now]
+    marked_at: Mapped[Instant] = mapped_column(server_default=func.clock_timestamp())
     since: Mapped[Day | None] = mapped_column(
         comment="the first day of which an entry changed; NULL: any day may have"
+    )
+    is_background: Mapped[No] = mapped_column(
+        comment="nobody waits for it: it is taken when no other mark is there to take"
     )
 
 

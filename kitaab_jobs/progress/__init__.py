@@ -7,12 +7,15 @@
 - Writes: percent, is_satisfied, completed_on, completed_at and as_of of merits and targets, frozen_at of targets;
   takes marks away. And what follows from a change: jobs.merit_history, jobs.target_history, jobs.notices with
   the job `reminders.notify`. `progress.purge_history` removes history that no chart of two years needs.
-- Marks come from triggers: entries that are written, edited, deleted or imported (since their day), items that move, goals
-  and their items that change, scale values that change, and people who change their zone. Whoever detaches a partition
-  of entries marks what was in it: jobs.mark_items_of.
-- Alerts: refresh reports how old its oldest mark was (`lag_seconds`), reconcile how many goals differed and why.
-  Marks that still wait, goals that were never computed, days that began and windows that slid since `as_of`
-  are no defects: nothing marks a goal when a day begins. Anything else is one, and is logged as an error.
+- Marks come from triggers: entries that are written, edited, deleted or imported (since their day), items that move or
+  are removed, goals and their items that change, scale values that change, and people who change their zone. Whoever
+  detaches a partition of entries marks what was in it: jobs.mark_items_of.
+- Waits: for nobody. A goal that somebody holds (who edits it, deletes it, or just computes it) is marked again, and
+  computed by the next refresh. Marks of reconcile and of detached partitions are taken when no others are there.
+- Alerts: refresh reports how old its oldest mark was that somebody waits for (`lag_seconds`) and how many goals it left
+  (`postponed`), reconcile how many goals differed and why. Marks that still wait, goals that were never computed, days
+  that began and windows that slid since `as_of` are no defects: nothing marks a goal when a day begins. Anything else is
+  one, and is logged as an error.
 
 The rules.
 

@@ -15,7 +15,7 @@ from kitaab_jobs.progress import queries, rules
 from kitaab_jobs.progress.queries import history, notices
 
 # Goals that one statement computes: enough to make its planning cheap, few enough for the server's memory.
-BATCH = 1000
+BATCH = 2000
 # Notices for one job: one slow job holds up few.
 CHUNK = 500
 # Differences that a reconcile names one by one; of more, it says how many there are.
@@ -26,7 +26,11 @@ log = structlog.stdlib.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a pass did; `lag_seconds` is the age of the oldest mark that it took."""
+    """What a pass did.
+
+    `lag_seconds` is the age of the oldest mark that it took and that somebody waits for. `postponed`: so many goals
+    were held by somebody else, and are marked again.
+    """
 
     marks: int
     goals: int
@@ -34,6 +38,15 @@ class Report:
     merits_completed: int
     targets_completed: int
     lag_seconds: float = 0.0
+    postponed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """What computing goals changed, and how many of them somebody else held, so that they were only marked."""
+
+    changed: list[queries.Changed]
+    postponed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,22 +78,27 @@ def refresh(session: Session, *, now: dt.datetime, limit: int) -> Report:
     one transaction: killed half-way, the marks stand.
     """
     days = rules.today_everywhere(now)
-    marks = queries.take_marks(session, limit)
-    goals = queries.concerned(session, marks)
+    taken = queries.take(session, limit)
     overdue = queries.overdue(session, days, limit)
-    goals["target"] = dict.fromkeys(overdue) | goals.get("target", {})
-    changed = _compute(session, goals, days, now)
-    if limit in (len(marks), len(overdue)):
+    goals = taken.goals | {"target": dict.fromkeys(overdue) | taken.goals.get("target", {})}
+    # Merits before targets, always.
+    done = [compute(session, kind, goals[kind], days, now) for kind in queries.KINDS if goals.get(kind)]
+    number = sum(map(len, goals.values()))
+    postponed = sum(one.postponed for one in done)
+    # Where all are held by somebody, the next refresh comes soon enough.
+    if limit in (taken.marks, len(overdue)) and (number > postponed or not number):
         enqueue(session, contract.PROGRESS_REFRESH, {"limit": limit})
-    lag = max([(now - mark.marked_at).total_seconds() for mark in marks], default=0.0)
-    completed = [c.kind for c in changed if c.completed_now]
+    lag = (now - taken.oldest).total_seconds() if taken.oldest else 0.0
+    changed = [goal for one in done for goal in one.changed]
+    completed = [goal.kind for goal in changed if goal.completed_now]
     return Report(
-        len(marks),
-        sum(map(len, goals.values())),
+        taken.marks,
+        number,
         len(changed),
         completed.count("merit"),
         completed.count("target"),
         round(max(lag, 0.0), 3),
+        postponed,
     )
 
 
@@ -95,13 +113,14 @@ def reconcile(session: Session, *, now: dt.datetime) -> Reconciled:
     causes = dict.fromkeys(rules.CAUSES, 0)
     defects: list[str] = []
     goals = looked_at = 0
+    wrong: dict[str, list[int]] = {kind: [] for kind in queries.KINDS}
     for kind in queries.KINDS:
         goals += queries.goal_count(session, kind)
         suspects = queries.suspects(session, kind, days)
         looked_at += len(suspects)
         for ids in _batches(suspects):
             found = queries.differences(session, kind, ids, days)
-            queries.mark(session, kind, [one.id for one in found])
+            wrong[kind] += [one.id for one in found]
             for one in found:
                 cause = rules.cause(one)
                 causes[cause] += 1
@@ -110,6 +129,8 @@ def reconcile(session: Session, *, now: dt.datetime) -> Reconciled:
                         "progress is wrong", action="progress_defect", kind=kind, id=one.id, as_of=one.as_of
                     )
                     defects += [f"{kind} {one.id}"] if len(defects) < NAMED else []
+    for kind, ids in wrong.items():
+        queries.mark(session, kind, ids, background=True)
     if marked := sum(causes.values()):
         enqueue(session, contract.PROGRESS_REFRESH, {})
     return Reconciled(goals, looked_at, marked, causes, defects)
@@ -121,12 +142,31 @@ def compute(
     goals: Mapping[int, dt.date | None],
     days: Mapping[str, dt.date],
     now: dt.datetime,
-) -> list[queries.Changed]:
+) -> Computed:
     """Compute these merits or targets, and write in the same transaction what follows from a change.
 
     `goals` says for each since which day something has changed, None where any day may have. What follows is their
-    history, and for a completion its notice with the job that sends it.
+    history, and for a completion its notice with the job that sends it. Goals that somebody else holds are not waited
+    for: a mark of theirs stands when that is over.
     """
+    changed: list[queries.Changed] = []
+    postponed = 0
+    for ids in _batches(sorted(goals)):
+        ours, held = queries.lock(session, kind, ids)
+        queries.mark(session, kind, held)
+        postponed += len(held)
+        if ours:
+            changed += _compute(session, kind, {id: goals[id] for id in ours}, days, now)
+    return Computed(changed, postponed)
+
+
+def _compute(
+    session: Session,
+    kind: str,
+    goals: Mapping[int, dt.date | None],
+    days: Mapping[str, dt.date],
+    now: dt.datetime,
+) -> list[queries.Changed]:
     changed = queries.compute(session, kind, goals, days, now)
     if changed:
         history.record(session, kind, [goal.id for goal in changed], days)
@@ -144,18 +184,6 @@ def purge_history(session: Session, *, now: dt.datetime, limit: int) -> Purged:
     if limit in rows:
         enqueue(session, contract.PROGRESS_PURGE_HISTORY, {"limit": limit})
     return Purged(sum(rows))
-
-
-def _compute(
-    session: Session, goals: queries.Concerned, days: Mapping[str, dt.date], now: dt.datetime
-) -> list[queries.Changed]:
-    # Merits before targets and both by id, always: whoever locks in one order cannot deadlock.
-    return [
-        changed
-        for kind in sorted(goals)
-        for ids in _batches(sorted(goals[kind]))
-        for changed in compute(session, kind, {id: goals[kind][id] for id in ids}, days, now)
-    ]
 
 
 def _batches(ids: Sequence[int]) -> Iterable[Sequence[int]]:

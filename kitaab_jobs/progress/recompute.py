@@ -14,7 +14,6 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from kitaab_jobs.progress import jobs, rules
-from kitaab_jobs.progress.queries import Changed
 from kitaab_jobs.progress.queries import plan as queries
 
 KINDS = ("merit", "target")
@@ -39,14 +38,12 @@ def plan(engine: Engine, kind: str, ids: Sequence[int], now: dt.datetime) -> lis
         return queries.plan(session, kind, ids, rules.today_everywhere(now))
 
 
-def apply(engine: Engine, planned: Sequence[queries.Planned], now: dt.datetime) -> Iterator[list[Changed]]:
+def apply(engine: Engine, planned: Sequence[queries.Planned], now: dt.datetime) -> Iterator[jobs.Computed]:
     """Compute the planned goals, merits first as everywhere, and yield what each batch changed."""
     days = rules.today_everywhere(now)
     for kind, goals in groupby(sorted(planned, key=lambda one: (one.kind, one.id)), lambda one: one.kind):
         ids = [goal.id for goal in goals]
         for start in range(0, len(ids), jobs.BATCH):
             with Session(engine) as session, session.begin():
-                changed = jobs.compute(
-                    session, kind, dict.fromkeys(ids[start : start + jobs.BATCH]), days, now
-                )
-            yield changed
+                done = jobs.compute(session, kind, dict.fromkeys(ids[start : start + jobs.BATCH]), days, now)
+            yield done

@@ -14,11 +14,14 @@ HISTORY_DAYS = 731
 
 
 def today_everywhere(now: dt.datetime) -> dict[str, dt.date]:
-    """Return the local date at `now` in each zone that there is.
+    """Return the local date at `now` in UTC and in each zone that has another one; all others have UTC's.
 
-    All of them, not those that people have: somebody may take a new one while a job runs.
+    Whichever zones people have: somebody may take a new one while a job runs. Yet most have UTC's date for most of the
+    day, and a statement that is given six hundred zones takes them apart before it begins.
     """
-    return {name: local_date(now, name) for name in zone_names()}
+    utc = local_date(now, "UTC")
+    days = ((name, local_date(now, name)) for name in zone_names())
+    return {"UTC": utc} | {name: day for name, day in days if day != utc}
 
 
 # Why a goal shows something else than its entries say, as far as can be seen. Only the last one is a defect:
@@ -33,6 +36,10 @@ class Difference(Protocol):
     @property
     def is_marked(self) -> bool: ...  # a mark for it waits
     @property
+    def is_marked_ahead(
+        self,
+    ) -> bool: ...  # all that is marked are days after the one that it was computed for
+    @property
     def as_of(self) -> dt.date | None: ...  # the person's day that it was computed for
     @property
     def today(self) -> dt.date: ...  # the person's today
@@ -44,10 +51,14 @@ class Difference(Protocol):
 
 def cause(found: Difference) -> str:
     """Return why a goal differs, one of `CAUSES`."""
-    if found.is_marked:
+    if found.is_marked and not found.is_marked_ahead:
         return MARKED
     if found.as_of is None:
         return NEW
-    if not found.was_right or found.as_of == found.today:
+    if not found.was_right:
+        return DEFECT
+    if found.is_marked:
+        return MARKED
+    if found.as_of == found.today:
         return DEFECT
     return DAY_BEGAN if found.is_dated_ahead else SLID

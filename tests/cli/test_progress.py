@@ -292,6 +292,22 @@ def test_it_asks_where_much_would_change(
     assert sorted(percents(wrong)) == [51, 62, 100]
 
 
+def test_a_goal_that_somebody_holds_is_left_to_the_refresh(command: Command, wrong: Engine) -> None:
+    with wrong.connect() as somebody:
+        somebody.execute(text("UPDATE merits SET name = name WHERE merit_id = 17"))
+        code, out, err = command("progress", "recompute", "--all")
+        somebody.rollback()
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-2:] == [
+        "2 goals changed, 1 of them completed by it",
+        "1 goal held by somebody else, and marked for progress.refresh",
+    ]
+    assert sorted(percents(wrong)) == [12, 51, 100]
+    with wrong.begin() as connection:
+        refresh_all(connection, NOW)
+    assert sorted(percents(wrong)) == [51, 62, 100]
+
+
 @pytest.mark.parametrize("words", [[], ["--all", "--merit", "17"], ["--user", "7", "--target", "5"]])
 def test_it_must_be_said_what(command: Command, ada: Engine, words: list[str]) -> None:
     code, out, err = command("progress", "recompute", *words)

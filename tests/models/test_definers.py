@@ -28,6 +28,7 @@ KNOWN = {
     "jobs.make_partition(text,date,date)",
     "jobs.mark_items_of(regclass)",
     "jobs.mark_deed_item()",
+    "jobs.mark_parent_of_removed()",
     "jobs.mark_entries()",
     "jobs.mark_goal()",
     "jobs.mark_persons_goals()",

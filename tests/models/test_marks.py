@@ -120,6 +120,16 @@ def test_a_deleted_person_marks_their_items(world: World, goals: Goals) -> None:
     assert ("item", goals.counted) in world.marks()
 
 
+def test_a_removed_item_marks_the_one_above_it(world: World, goals: Goals) -> None:
+    top = world.item(goals.deed)
+    child = world.item(goals.deed, top)
+    world.marks()
+    world.run("DELETE FROM deed_items WHERE deed_item_id = :item", item=child)
+    assert world.marks() == [("item", top)]
+    world.run("DELETE FROM deed_items WHERE deed_item_id = :item", item=top)
+    assert world.marks() == [], "there is none above it"
+
+
 def test_a_moved_item_marks_the_line_it_leaves_and_the_one_it_joins(world: World, goals: Goals) -> None:
     old, new = world.item(goals.deed), world.item(goals.deed)
     move = "UPDATE deed_items SET parent_deed_item_id = :parent WHERE deed_item_id = :item"

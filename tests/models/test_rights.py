@@ -174,7 +174,7 @@ COLUMNS = {
     " created_at updated_at deleted_at",
     ("kitaab_worker", "merits", "UPDATE"): "percent is_satisfied completed_on completed_at as_of",
     ("kitaab_worker", "targets", "UPDATE"): "percent is_satisfied completed_on completed_at frozen_at as_of",
-    ("kitaab_worker", "jobs.progress_marks", "INSERT"): "kind subject_id",
+    ("kitaab_worker", "jobs.progress_marks", "INSERT"): "kind subject_id is_background",
     ("kitaab_worker", "jobs.progress_marks", "UPDATE"): "marked_at",
     ("kitaab_worker", "jobs.fires", "UPDATE"): "ended_as ended_at",
 }

@@ -11,7 +11,8 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DataError, IntegrityError
 
-from kitaab_jobs.progress import jobs
+from kitaab_jobs.progress import jobs, rules
+from kitaab_jobs.timing import local_date, zone_names
 from tests.progress.diary import (
     NOW,
     TODAY,
@@ -653,16 +654,34 @@ def test_a_future_dated_entry_counts_from_its_day_on(diary: Diary) -> None:
 
 
 @pytest.mark.parametrize(
-    ("zone", "today"), [("Pacific/Kiritimati", before(-1)), ("Pacific/Pago_Pago", TODAY), ("no/zone", TODAY)]
+    ("zone", "hour", "today"),
+    [
+        ("Pacific/Kiritimati", 12, before(-1)),
+        ("Pacific/Pago_Pago", 12, TODAY),
+        ("no/zone", 12, TODAY),
+        ("America/New_York", 3, before(1)),
+        ("UTC", 3, TODAY),
+        ("Asia/Tokyo", 15, before(-1)),
+        ("Asia/Tokyo", 14, TODAY),
+    ],
 )
-def test_today_is_the_persons_own(diary: Diary, zone: str, today: dt.date) -> None:
+def test_today_is_the_persons_own(diary: Diary, zone: str, hour: int, today: dt.date) -> None:
+    now = NOW.replace(hour=hour)
     diary.change_zone(zone)
     item = diary.item()
     merit = diary.merit(Part(item, 1))
     diary.record(item, today + dt.timedelta(days=1), 1)
-    assert diary.progress(merit) == NOTHING
+    assert diary.progress(merit, now) == NOTHING
     diary.record(item, today, 1)
-    assert diary.progress(merit) == complete(today)
+    assert diary.progress(merit, now) == complete(today)
+
+
+@pytest.mark.parametrize("hour", [0, 6, 12, 20])
+def test_where_no_other_date_is_given_it_is_utcs(hour: int) -> None:
+    now = NOW.replace(hour=hour)
+    given = rules.today_everywhere(now)
+    for zone in zone_names():
+        assert given.get(zone, given["UTC"]) == local_date(now, zone), zone
 
 
 def test_a_zone_change_that_repeats_a_date(diary: Diary) -> None:
@@ -784,19 +803,18 @@ def shown(engine: Engine, goal: tuple[str, int]) -> Progress:
 def test_two_workers_completing_at_once(kept: Engine) -> None:
     _, _, merit = two_items_for_one_merit(kept)
     with workers(kept) as (first, second):
-        done = first.refresh(limit=1)
-        waiting = second.start(lambda connection: refresh_once(connection, limit=1))
-        second.wait_until_blocked(waiting)
-        first.commit()
-        also_done = waiting.result(PATIENCE)
+        done, late = first.refresh(limit=1), second.refresh(limit=1)
         second.commit()
-    assert (done.merits_completed, also_done.merits_completed) == (1, 0)
+        first.commit()
+    assert (done.merits_completed, late.merits_completed, late.postponed) == (1, 0, 1)
     assert shown(kept, merit) == complete(TODAY)
+    with kept.begin() as connection:
+        assert [(report.marks, report.changed) for report in refresh_all(connection)] == [(1, 0)]
 
 
 @pytest.mark.parametrize("held", [0, 1])
-def test_a_worker_that_had_to_wait_does_not_write_what_it_saw_before(kept: Engine, held: int) -> None:
-    """It waits for one merit, while an entry comes that completes the other, and is computed by a second."""
+def test_a_worker_that_finds_a_goal_held_loses_nothing_of_it(kept: Engine, held: int) -> None:
+    """It leaves one merit to later, while an entry comes that completes the other, and is computed by a second."""
     with kept.begin() as connection:
         diary = Diary(connection)
         item, later = diary.item(), diary.item()
@@ -807,22 +825,16 @@ def test_a_worker_that_had_to_wait_does_not_write_what_it_saw_before(kept: Engin
     with workers(kept, 3) as (person, slow, quick):
         rename = text("UPDATE merits SET name = 'new' WHERE merit_id = :id")
         person.do(lambda connection: connection.execute(rename, {"id": merits[held][1]}))
-        waiting = slow.start(refresh_once)
-        slow.wait_until_blocked(waiting)
+        assert slow.refresh().postponed == 1
         with kept.begin() as connection:
             diary.connection = connection
             diary.record(later, TODAY, 1)
-        also_waiting = quick.start(refresh_once)
-        if held:
-            quick.wait_until_blocked(also_waiting)
-        else:
-            also_waiting.result(PATIENCE)
-            quick.commit()
-        person.commit()
-        waiting.result(PATIENCE)
-        slow.commit()
-        also_waiting.result(PATIENCE)
-        quick.commit()
+        assert quick.refresh().postponed == 1, "the first worker still holds the other merit"
+        for worker in (quick, slow, person):
+            worker.commit()
+    with kept.begin() as connection:
+        refresh_all(connection)
+        assert reconcile(connection).marked == 0
     assert shown(kept, merits[1 - held]) == complete(TODAY)
     assert shown(kept, merits[held]) == Progress(50, False, None)
 
@@ -900,10 +912,10 @@ def test_a_person_is_deleted_in_mid_run(kept: Engine, first: str) -> None:
     order = [refresh_once, delete] if first == "refresh" else [delete, refresh_once]
     with workers(kept) as (one, other):
         one.do(order[0])
-        waiting = other.start(order[1])
-        other.wait_until_blocked(waiting)
+        second = other.start(order[1])
+        assert other.wait_until_blocked_or_done(second) == (first == "refresh"), "a refresh waits for nobody"
         one.commit()
-        waiting.result(PATIENCE)
+        second.result(PATIENCE)
         other.commit()
     with kept.begin() as connection:
         refresh_all(connection)

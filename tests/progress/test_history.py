@@ -15,7 +15,7 @@ from kitaab_jobs.progress import jobs, rules
 from kitaab_jobs.progress.queries import history
 from kitaab_jobs.testing import assert_enqueued, assert_not_enqueued
 from tests.progress.diary import NOW, TODAY, Diary, Goal, Part, before, make_years, session_on
-from tests.progress.workers import workers
+from tests.progress.workers import PATIENCE, workers
 
 EXAMPLES = int(os.environ.get("KITAAB_TEST_EXAMPLES", "12"))
 DAY = dt.timedelta(days=1)
@@ -218,3 +218,28 @@ class TestPurge:
         diary.run("DELETE FROM jobs.jobs")
         assert self.purge(diary, limit=3) == 1
         assert_not_enqueued(diary.connection, contract.PROGRESS_PURGE_HISTORY)
+
+    def test_rows_of_a_goal_that_is_being_deleted_are_passed_over(self, kept: Engine) -> None:
+        """Whoever deletes goals one after the other would else wait for the purge, and the purge for them."""
+        with kept.begin() as connection:
+            diary = Diary(connection)
+            merits = [diary.merit() for _ in range(2)]
+            for merit in merits:
+                self.fill(diary, merit, -3, -2)
+        delete = text("DELETE FROM merits WHERE merit_id = :id")
+        with workers(kept) as (worker, owner):
+            owner.do(lambda connection: connection.execute(delete, {"id": merits[1][1]}))
+
+            def purge(connection: Connection) -> int:
+                connection.begin()
+                diary.connection = connection
+                return self.purge(diary)
+
+            assert worker.do(purge) == 1
+            second = owner.start(lambda connection: connection.execute(delete, {"id": merits[0][1]}))
+            owner.wait_until_blocked(second)
+            worker.commit()
+            second.result(PATIENCE)
+            owner.commit()
+        with kept.connect() as connection:
+            assert [rows(connection, merit) for merit in merits] == [[], []]

@@ -33,9 +33,9 @@ from tests.progress.diary import (
 )
 from tests.progress.workers import PATIENCE, refresh_once, workers
 
-# The statements of a refresh, at least: it takes marks, finds goals and targets whose time is up, and for merits and then
-# for targets locks them, sets joins, computes and writes the history.
-STEPS = 11
+# The statements of a refresh, at least: it takes marks with their goals, finds targets whose time is up, and for merits and
+# then for targets locks them, sets joins, computes and writes the history.
+STEPS = 10
 
 
 def marked_items(engine: Engine, number: int) -> list[tuple[int, Goal]]:
@@ -53,13 +53,13 @@ def marked_items(engine: Engine, number: int) -> list[tuple[int, Goal]]:
 
 
 def take(limit: int) -> Callable[[Connection], set[int]]:
-    """Take marks, and leave the transaction open."""
+    """Take marks, leave the transaction open, and return the merits that they concern."""
 
     def taken(connection: Connection) -> set[int]:
         if not connection.in_transaction():
             connection.begin()
         with session_on(connection) as session:
-            return {mark.id for mark in queries.take_marks(session, limit)}
+            return set(queries.take(session, limit).goals["merit"])
 
     return taken
 
@@ -117,12 +117,12 @@ def test_marks_of_what_is_gone_are_taken_away(diary: Diary) -> None:
 
 
 def test_two_refreshes_at_once_share_the_marks(kept: Engine) -> None:
-    items = {item for item, _ in marked_items(kept, 5)}
+    merits = {merit for _, (_, merit) in marked_items(kept, 5)}
     with workers(kept) as (one, other):
         first = one.do(take(2))
         second = other.do(take(100))
         assert len(first) == 2
-        assert first | second == items
+        assert first | second == merits
         assert not first & second
         one.commit()
         other.commit()
@@ -130,7 +130,7 @@ def test_two_refreshes_at_once_share_the_marks(kept: Engine) -> None:
 
 
 def test_the_marks_of_a_worker_that_failed_are_there_for_the_next(kept: Engine) -> None:
-    items = {item for item, _ in marked_items(kept, 5)}
+    merits = {merit for _, (_, merit) in marked_items(kept, 5)}
     with workers(kept) as (one, other):
         failed = one.do(take(2))
         assert not failed & other.do(take(100))
@@ -139,7 +139,7 @@ def test_the_marks_of_a_worker_that_failed_are_there_for_the_next(kept: Engine) 
         assert other.do(take(100)) == failed
         other.rollback()
     assert waiting(kept) == 2
-    assert failed < items
+    assert failed < merits
 
 
 def test_two_refreshes_at_once_share_the_work(kept: Engine) -> None:
@@ -159,6 +159,31 @@ def test_a_refresh_takes_no_more_than_its_limit_and_the_oldest_first(kept: Engin
     with kept.begin() as connection:
         left = list(connection.scalars(text("SELECT subject_id FROM jobs.progress_marks")))
     assert left == [made[-1][0]]
+
+
+def test_an_entry_does_not_wait_behind_what_the_platform_marked(kept: Engine) -> None:
+    """Reconcile and the archive mark many goals at once; an entry comes last and is computed first."""
+    with kept.begin() as connection:
+        diary = Diary(connection)
+        fresh = diary.item()
+        merits = [diary.merit(Part(fresh, 1)), *(diary.merit(Part(diary.item(), n + 2)) for n in range(4))]
+        other = diary.item()
+        diary.record(other, dt.date(2023, 5, 1), 1)
+        refresh_all(connection)
+        for merit in merits[1:]:
+            diary.change(merit, percent=7)
+        connection.execute(text("DELETE FROM jobs.progress_marks"))
+        assert look(connection).marked == 4
+    with kept.begin() as connection:
+        connection.execute(text("ALTER TABLE entries DETACH PARTITION entries_2023"))
+        assert connection.scalar(text("SELECT jobs.mark_items_of('entries_2023')")) == 1
+    with kept.begin() as connection:
+        diary.connection = connection
+        diary.record(fresh, TODAY, 1)
+        assert refresh_once(connection, limit=1).merits_completed == 1
+        assert [diary.shown(merit).percent for merit in merits] == [100, 7, 7, 7, 7]
+        refresh_all(connection, limit=1)
+        assert [diary.shown(merit).percent for merit in merits] == [100, 0, 0, 0, 0]
 
 
 # --- the follow-up, and how late a refresh is
@@ -193,6 +218,33 @@ def test_the_lag_is_the_age_of_the_oldest_mark(diary: Diary) -> None:
     diary.run("UPDATE jobs.progress_marks SET marked_at = :now WHERE kind = 'item'", now=NOW)
     [report] = diary.refresh()
     assert report.lag_seconds == 90
+
+
+def test_a_mark_is_as_old_as_its_statement(diary: Diary) -> None:
+    """Not as its transaction, which may have loaded a file or compared all goals before."""
+    item = diary.item()
+    merit = diary.merit(Part(item, 1))
+    diary.record(item, TODAY, 1)
+    diary.refresh()
+    diary.change(merit, percent=100, is_satisfied=False)
+    diary.record(diary.item(), TODAY, 1)
+    look(diary.connection)
+    ages = diary.connection.scalars(text("SELECT marked_at > now() FROM jobs.progress_marks"))
+    assert list(ages) == [True, True]
+
+
+def test_what_nobody_waits_for_is_no_lag(diary: Diary) -> None:
+    item = diary.item()
+    diary.merit(Part(item, 1))
+    diary.refresh()
+    diary.record(item, TODAY, 1)
+    diary.run("UPDATE jobs.progress_marks SET marked_at = :then", then=NOW - dt.timedelta(seconds=7))
+    diary.run(
+        "INSERT INTO jobs.progress_marks (kind, subject_id, marked_at, is_background) VALUES ('merit', -1, :then, true)",
+        then=NOW - dt.timedelta(seconds=90),
+    )
+    [report] = diary.refresh()
+    assert (report.marks, report.lag_seconds) == (2, 7)
 
 
 def test_nothing_to_do_is_no_lag(diary: Diary) -> None:
@@ -348,6 +400,99 @@ def test_reconcile_does_not_stand_in_the_way_of_a_refresh(kept: Engine) -> None:
         assert worker.refresh().marks == 2
         worker.commit()
         nightly.commit()
+
+
+# --- a refresh waits for nobody
+
+
+RENAME = text("UPDATE merits SET name = 'new' WHERE merit_id = :id")
+
+
+def test_a_person_edits_two_merits_in_the_other_order(kept: Engine) -> None:
+    """The person has the second and wants the first, the refresh has the first: it does not wait for the second."""
+    first, second = (merit for _, (_, merit) in marked_items(kept, 2))
+    with workers(kept) as (worker, person):
+        person.do(lambda connection: connection.execute(RENAME, {"id": second}))
+        refresh = worker.start(refresh_once)
+        worker.wait_until_blocked_or_done(refresh)
+        edit = person.start(lambda connection: connection.execute(RENAME, {"id": first}))
+        person.wait_until_blocked(edit)
+        report = refresh.result(PATIENCE)
+        assert (report.goals, report.changed, report.postponed) == (2, 1, 1)
+        worker.commit()
+        edit.result(PATIENCE)
+        person.commit()
+    assert (waiting(kept), completed(kept)) == (1, 1)
+    with kept.begin() as connection:
+        assert [report.merits_completed for report in refresh_all(connection)] == [1]
+        assert reconcile(connection).marked == 0
+
+
+def test_who_leaves_a_transaction_open_holds_up_nobody_else(kept: Engine) -> None:
+    """Not even a refresh that follows itself: it would find the same again and again."""
+    made = marked_items(kept, 3)
+    with workers(kept) as (worker, person):
+        person.do(lambda connection: connection.execute(RENAME, {"id": made[0][1][1]}))
+        assert [worker.refresh(limit=n).postponed for n in (1, 2, 1)] == [1, 0, 1]
+        worker.commit()
+        assert (waiting(kept), completed(kept)) == (1, 2)
+        assert [args["limit"] for args in follow_ups(kept)] == [2]
+        person.commit()
+    with kept.begin() as connection:
+        refresh_all(connection)
+    assert (waiting(kept), completed(kept)) == (0, 3)
+
+
+def test_a_merit_that_is_being_deleted_is_marked_until_it_is_gone(kept: Engine) -> None:
+    marked_items(kept, 1)
+    with workers(kept) as (worker, owner):
+        owner.do(lambda connection: connection.execute(text("DELETE FROM users")))
+        assert worker.refresh().postponed == 1
+        worker.commit()
+        owner.commit()
+    with kept.begin() as connection:
+        refresh_all(connection)
+    assert waiting(kept) == 0
+
+
+# --- items that are removed
+
+
+def test_an_item_that_is_removed_with_its_entries_takes_them_out_of_goals_above(kept: Engine) -> None:
+    """One transaction, and the item is gone by the time its mark is taken."""
+    with kept.begin() as connection:
+        diary = Diary(connection)
+        top = diary.item()
+        middle = diary.item(top)
+        leaf = diary.item(middle)
+        merit = diary.merit(Part(top, 4))
+        for item in (top, middle, leaf):
+            diary.record(item, TODAY, 1)
+        assert diary.progress(merit).percent == 75
+    for items, percent in (([leaf], 50), ([middle], 25)):
+        with kept.begin() as connection:
+            diary.connection = connection
+            diary.run("DELETE FROM entries WHERE deed_item_id = ANY (:items)", items=items)
+            diary.run("DELETE FROM deed_items WHERE deed_item_id = ANY (:items)", items=items)
+        with kept.begin() as connection:
+            diary.connection = connection
+            assert diary.progress(merit).percent == percent
+
+
+def test_a_branch_that_is_removed_at_once(kept: Engine) -> None:
+    with kept.begin() as connection:
+        diary = Diary(connection)
+        top = diary.item()
+        middle = diary.item(top)
+        branch = [middle, diary.item(middle)]
+        merit = diary.merit(Part(top, 2))
+        for item in branch:
+            diary.record(item, TODAY, 1)
+        assert diary.progress(merit).percent == 100
+        diary.run("DELETE FROM entries")
+        diary.run("DELETE FROM deed_items WHERE deed_item_id = ANY (:items)", items=branch)
+        diary.refresh()
+        assert diary.shown(merit) == (100, False, TODAY)
 
 
 # --- entries that are archived

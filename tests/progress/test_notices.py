@@ -212,10 +212,9 @@ def outbox(engine: Engine) -> tuple[list[Notice], list[list[int]]]:
 def test_two_workers_completing_at_once_tell_once(kept: Engine, nearly: Goal) -> None:
     with workers(kept) as (first, second):
         first.refresh(limit=1)
-        waiting = second.start(lambda connection: refresh_once(connection, limit=1))
-        second.wait_until_blocked(waiting)
+        second.refresh(limit=1)
         first.commit()
-        waiting.result(PATIENCE)
+        second.refresh(limit=1)
         second.commit()
     told, sending = outbox(kept)
     assert told == [pending(nearly, TODAY)]
@@ -277,7 +276,7 @@ def test_who_has_left_is_not_told(kept: Engine, nearly: Goal, left: str) -> None
 
 @pytest.mark.parametrize("first", ["refresh", "delete"])
 def test_a_person_is_deleted_in_mid_run(kept: Engine, nearly: Goal, first: str) -> None:
-    """Whoever comes second waits for the first, and neither for the other."""
+    """The deletion waits for the refresh, and the refresh for nobody."""
 
     def delete(worker: Worker) -> None:
         worker.connection.execute(text("DELETE FROM users"))
@@ -288,10 +287,10 @@ def test_a_person_is_deleted_in_mid_run(kept: Engine, nearly: Goal, first: str) 
     one, other = (refresh, delete) if first == "refresh" else (delete, refresh)
     with workers(kept) as (early, late):
         early.do(lambda _: one(early))
-        waiting = late.start(lambda _: other(late))
-        late.wait_until_blocked(waiting)
+        second = late.start(lambda _: other(late))
+        assert late.wait_until_blocked_or_done(second) == (first == "refresh")
         early.commit()
-        waiting.result(PATIENCE)
+        second.result(PATIENCE)
         late.commit()
     with kept.begin() as connection:
         refresh_all(connection)

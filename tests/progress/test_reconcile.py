@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from kitaab_jobs.progress import jobs, rules
 from tests.progress.diary import NOW, TODAY, Diary, Part, Progress, before, look, session_on
@@ -77,6 +77,22 @@ def test_a_goal_whose_mark_waits_is_no_defect(diary: Diary) -> None:
     diary.change(by_mark, is_active=True, percent=1)
     assert causes(diary.reconcile()) == {rules.MARKED: 1}
     assert diary.shown(by_item) == Progress(50, False, None)
+
+
+def test_a_mark_of_days_that_have_come_since_hides_no_defect(diary: Diary) -> None:
+    """What is right for the day that it was computed for does not hang on them."""
+    item = diary.item()
+    wrong, *_ = (diary.merit(Part(item, 4), days=days) for days in (7, 7, 1))
+    diary.record(item, TODAY, 1)
+    diary.refresh()
+    diary.change(wrong, percent=7)
+    drop_marks(diary)
+    diary.record(item, before(-1), 2)
+    report = look(diary.connection, TOMORROW)
+    assert (report.defects, causes(report)) == ([f"merit {wrong[1]}"], {rules.DEFECT: 1, rules.MARKED: 2})
+    drop_marks(diary)
+    diary.record(item, TODAY, 2)
+    assert causes(look(diary.connection, TOMORROW)) == {rules.MARKED: 3}, "this one may be the reason"
 
 
 def test_a_goal_that_was_never_computed(diary: Diary) -> None:
@@ -197,6 +213,25 @@ def test_it_locks_and_writes_no_goal_and_leaves_that_to_the_refresh(diary: Diary
     assert diary.connection.scalar(
         text("SELECT count(*) FROM jobs.jobs WHERE name = 'progress.refresh' AND state = 'ready'")
     ), "a refresh follows, whether beat runs or not"
+
+
+def test_it_marks_at_its_end(diary: Diary) -> None:
+    """So that what it marks is no older than it must be, and waits for nothing but the commit."""
+    item = diary.item()
+    for goal in (diary.merit(Part(item, 2)), diary.target(Part(item, 2), start=before(3), end=TODAY)):
+        diary.refresh()
+        diary.change(goal, percent=7)
+    drop_marks(diary)
+    seen: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
+        seen.append("mark" if "INSERT INTO jobs.progress_marks" in statement else "look")
+
+    event.listen(diary.connection, "before_cursor_execute", note)
+    assert look(diary.connection).marked == 2
+    event.remove(diary.connection, "before_cursor_execute", note)
+    first = seen.index("mark")
+    assert seen[first:] == ["mark", "mark", "look"], "the last one enqueues the refresh"
 
 
 def test_what_reconcile_marks_is_computed_from_all_entries(diary: Diary) -> None:

@@ -52,13 +52,19 @@ class Worker:
 
     def wait_until_blocked(self, future: Future[T]) -> None:
         """Wait until this worker waits for somebody's lock."""
+        assert self.wait_until_blocked_or_done(future), "it did not have to wait"
+
+    def wait_until_blocked_or_done(self, future: Future[T]) -> bool:
+        """Wait until this worker waits for somebody's lock, or is done; tell whether it waits."""
         deadline = time.monotonic() + PATIENCE
         with self.engine.connect() as other:
             blocked = text("SELECT cardinality(pg_blocking_pids(:pid)) > 0")
             while not other.scalar(blocked, {"pid": self.pid}):
-                assert not future.done(), "it did not have to wait"
+                if future.done():
+                    return False
                 assert time.monotonic() < deadline, "it neither waits nor ends"
                 time.sleep(0.01)
+        return True
 
     def crash(self) -> None:
         """End the connection as if its process had been killed."""

@@ -87,7 +87,7 @@ WORKER_TABLES: tuple[Right, ...] = (
         "next_due_at next_due_date last_due_at last_due_date before_edit",
     ),
     _columns("UPDATE", "jobs.progress_marks", "marked_at"),
-    _columns("INSERT", "jobs.progress_marks", "kind subject_id"),
+    _columns("INSERT", "jobs.progress_marks", "kind subject_id is_background"),
     _columns("UPDATE", "jobs.fires", "ended_as ended_at"),
 )
 WORKER_SCHEMAS = ("public", "jobs", "archive")

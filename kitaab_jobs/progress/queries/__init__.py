@@ -11,8 +11,16 @@
 
 from __future__ import annotations
 
-from kitaab_jobs.progress.queries.goals import Changed, Difference, compute, differences, goal_count, overdue
-from kitaab_jobs.progress.queries.marks import Concerned, Mark, concerned, mark, take_marks
+from kitaab_jobs.progress.queries.goals import (
+    Changed,
+    Difference,
+    compute,
+    differences,
+    goal_count,
+    lock,
+    overdue,
+)
+from kitaab_jobs.progress.queries.marks import Concerned, Taken, mark, take
 from kitaab_jobs.progress.queries.state import KINDS
 from kitaab_jobs.progress.queries.suspects import suspects
 
@@ -21,13 +29,13 @@ __all__ = [
     "Changed",
     "Concerned",
     "Difference",
-    "Mark",
+    "Taken",
     "compute",
-    "concerned",
     "differences",
     "goal_count",
+    "lock",
     "mark",
     "overdue",
     "suspects",
-    "take_marks",
+    "take",
 ]

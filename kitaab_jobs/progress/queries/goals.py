@@ -35,25 +35,36 @@ class Changed:
 class Difference:
     """A goal that shows something else than its entries say, and what can be seen of why.
 
-    `is_marked`: a mark for it waits. `as_of`: the day that it was computed for; `today`: the person's today.
-    `was_right`: what it shows is right for `as_of`. `is_dated_ahead`: entries were dated after `as_of`.
+    `is_marked`: a mark for it waits; `is_marked_ahead`: it is of days after `as_of` only. `as_of`: the day that it was
+    computed for; `today`: the person's today. `was_right`: what it shows is right for `as_of`. `is_dated_ahead`: entries
+    were dated after `as_of`.
     """
 
     kind: str
     id: int
     is_marked: bool
+    is_marked_ahead: bool
     as_of: dt.date | None
     today: dt.date
     was_right: bool
     is_dated_ahead: bool
 
 
-# Locked in the order of their ids, before the entries are read: two workers at one goal take turns, and
-# the second one reads what the first one's marks had brought.
+# Locked before the entries are read: whoever has a goal reads all that was committed before. Nobody waits here: who
+# waits for one goal while holding others waits, as likely as not, for somebody who wants one of those; and a person's
+# transaction that is left open would hold up everybody's goals.
 _LOCK = {
-    kind: text(f"SELECT FROM {kind}s WHERE {kind}_id = ANY (:ids) ORDER BY {kind}_id FOR NO KEY UPDATE")
+    kind: text(
+        f"""
+        SELECT array_agg(id ORDER BY id) FROM (
+            SELECT {kind}_id AS id FROM {kind}s WHERE {kind}_id = ANY (:ids) ORDER BY {kind}_id
+            FOR NO KEY UPDATE SKIP LOCKED
+        ) AS locked
+        """
+    )
     for kind in KINDS
 }
+_EXIST = {kind: text(f"SELECT {kind}_id FROM {kind}s WHERE {kind}_id = ANY (:ids)") for kind in KINDS}
 
 _COUNT = {
     "merit": text("SELECT count(*) FROM merits WHERE is_active AND deleted_at IS NULL"),
@@ -102,10 +113,15 @@ _DIFFERENT = """
         FROM differs AS d JOIN whole ON whole.goal_id = d.id
     ),
     marked AS (
-        SELECT subject_id AS id FROM jobs.progress_marks WHERE kind = '{kind}'
-        UNION
-        SELECT id FROM (SELECT id, unnest(items) AS item FROM looked_at) AS of
-        WHERE item IN (SELECT subject_id FROM jobs.progress_marks WHERE kind = 'item')
+        SELECT id, min(coalesce(since, '-infinity')) AS since
+        FROM (
+            SELECT subject_id AS id, since FROM jobs.progress_marks WHERE kind = '{kind}'
+            UNION ALL
+            SELECT of.id, m.since
+            FROM (SELECT id, unnest(items) AS item FROM looked_at) AS of
+            JOIN jobs.progress_marks AS m ON m.kind = 'item' AND m.subject_id = of.item
+        ) AS mark
+        GROUP BY id
     ),
     ahead AS (
         SELECT p.id FROM looked_at AS p
@@ -113,9 +129,9 @@ _DIFFERENT = """
                WHERE user_id = p.user_id AND deed_item_id = ANY (p.items) AND entry_date > p.was_as_of
                  AND entry_date <= p.today LIMIT 1)
     )
-    SELECT d.id, d.id IN (SELECT id FROM marked) AS is_marked, d.was_as_of AS as_of, d.today,
-           d.id IN (SELECT id FROM ahead) AS is_dated_ahead
-    FROM differs AS d
+    SELECT d.id, marked.id IS NOT NULL AS is_marked, coalesce(marked.since > d.was_as_of, false) AS is_marked_ahead,
+           d.was_as_of AS as_of, d.today, d.id IN (SELECT id FROM ahead) AS is_dated_ahead
+    FROM differs AS d LEFT JOIN marked ON marked.id = d.id
 """
 
 _UNCOMPUTED = """
@@ -149,6 +165,16 @@ def overdue(session: Session, days: Mapping[str, dt.date], limit: int) -> list[i
     return list(session.scalars(_OVERDUE, {**values(days), "limit": limit}))
 
 
+def lock(session: Session, kind: str, ids: Collection[int]) -> tuple[list[int], list[int]]:
+    """Lock these merits or targets, and return those that are now ours and those that somebody else holds, in order.
+
+    What does not exist is neither.
+    """
+    ours: list[int] = session.scalar(_LOCK[kind], {"ids": list(ids)}) or []
+    left = set(ids).difference(ours)
+    return ours, sorted(session.scalars(_EXIST[kind], {"ids": list(left)})) if left else []
+
+
 def compute(
     session: Session,
     kind: str,
@@ -158,11 +184,10 @@ def compute(
 ) -> list[Changed]:
     """Compute these merits or targets from the entries, store the result, and return what changed.
 
-    `since` says for each the first day on which something changed that it may not have seen; None: on any day.
-    `days` holds today's date in each zone; where a person's zone is not among them, UTC's counts.
+    They must be locked (`lock`). `since` says for each the first day on which something changed that it may not have
+    seen; None: on any day. `days` holds today's date in each zone; where a person's zone is not among them, UTC's counts.
     """
     ids = sorted(since)
-    session.execute(_LOCK[kind], {"ids": ids})
     plain_joins(session)
     given = {**values(days, ids), "sinces": [since[id] for id in ids], "now": now}
     rows = session.execute(COMPUTE[kind], given)
@@ -178,23 +203,35 @@ def differences(
     returns may be about to be computed by somebody else.
     """
     new = [
-        Difference(kind, row.id, row.is_marked, None, row.today, False, False)
+        Difference(kind, row.id, row.is_marked, False, None, row.today, False, False)
         for row in session.execute(_NEW[kind], values(days, ids))
     ]
     if not (computed := set(ids).difference(one.id for one in new)):
         return new
     plain_joins(session)
     found = session.execute(_COMPARE[kind], values(days, computed)).all()
-    unmarked = {row.id for row in found if not row.is_marked and row.as_of is not None}
-    right: set[int] = set()
-    if unmarked:
-        right = set(session.scalars(_AS_IT_WAS[kind], values(days, unmarked)))
+    ahead = {row.id for row in found if row.is_marked_ahead}
     marked = {row.id for row in found if row.is_marked}
-    if wrong := unmarked - right:
+    unexplained = {row.id for row in found if row.as_of is not None} - (marked - ahead)
+    right: set[int] = set()
+    if unexplained:
+        right = set(session.scalars(_AS_IT_WAS[kind], values(days, unexplained)))
+    if wrong := unexplained - right:
         # What has come between the two statements has left its mark, or been computed already.
         again = session.execute(_COMPARE[kind], values(days, wrong))
-        marked |= wrong - {row.id for row in again if not row.is_marked}
+        explained = wrong - {row.id for row in again if row.is_marked_ahead or not row.is_marked}
+        marked |= explained
+        ahead -= explained
     return new + [
-        Difference(kind, row.id, row.id in marked, row.as_of, row.today, row.id in right, row.is_dated_ahead)
+        Difference(
+            kind,
+            row.id,
+            row.id in marked,
+            row.id in ahead,
+            row.as_of,
+            row.today,
+            row.id in right,
+            row.is_dated_ahead,
+        )
         for row in found
     ]

@@ -41,7 +41,8 @@ _RECORD = """
     ON CONFLICT ({key}, day) DO UPDATE SET percent = excluded.percent, is_satisfied = excluded.is_satisfied
 """
 
-# The newest row before the first day that is kept stays: it says what was shown on that day.
+# The newest row before the first day that is kept stays: it says what was shown on that day. Rows that go with their
+# goal, since somebody just deletes it, are passed over: they hold some, and may want others that are held here.
 _PURGE = """
     DELETE FROM jobs.{kind}_history AS h
     USING (
@@ -51,6 +52,7 @@ _PURGE = """
             WHERE later.{key} = old.{key} AND later.day > old.day AND later.day <= :first
         )
         LIMIT :limit
+        FOR UPDATE SKIP LOCKED
     ) AS old
     WHERE h.{key} = old.{key} AND h.day = old.day
 """

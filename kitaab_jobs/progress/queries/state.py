@@ -158,10 +158,12 @@ def entries_of(sql: str) -> str:
 _STATE = entries_of(
     """
     sums AS (
-        SELECT p.*, coalesce(e.done, 0) AS done, coalesce(e.ever, 0) AS ever, 0 AS recorded, 0 AS ever_recorded
+        SELECT p.*, coalesce(e.done, 0) AS done, coalesce(e.done, 0) + coalesce(e.before, 0) AS ever,
+               0 AS recorded, 0 AS ever_recorded
         FROM whole AS p
         CROSS JOIN LATERAL (
-            SELECT sum(AMOUNT) FILTER (WHERE entry_date >= p.window_from) AS done, sum(AMOUNT) AS ever
+            SELECT sum(AMOUNT) FILTER (WHERE entry_date >= p.window_from) AS done,
+                   sum(AMOUNT) FILTER (WHERE entry_date < p.window_from) AS before
             FROM entries WHERE THEIR AND VALUED
         ) AS e
         WHERE NOT p.at_most
