@@ -1,13 +1,13 @@
 """Marks that a person waits for come before those of the platform; an item that is removed marks the one above it.
 
 Revision ID: 0020
-Revises: 0018
+Revises: 0019
 """
 
 from alembic import op
 
 revision = "0020"
-down_revision = "0018"
+down_revision = "0019"
 branch_labels = None
 depends_on = None
 

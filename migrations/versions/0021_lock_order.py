@@ -1,13 +1,13 @@
 """Who deletes a person, or makes a partition, and who works beside them no longer wait for each other.
 
 Revision ID: 0021
-Revises: 0019
+Revises: 0020
 """
 
 from alembic import op
 
 revision = "0021"
-down_revision = "0019"
+down_revision = "0020"
 branch_labels = None
 depends_on = None
 
