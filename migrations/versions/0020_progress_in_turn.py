@@ -21,7 +21,7 @@ COMMENT ON COLUMN jobs.progress_marks.is_background IS
     'nobody waits for it: it is taken when no other mark is there to take';
 -- squawk-ignore ban-drop-constraint
 ALTER TABLE jobs.progress_marks DROP CONSTRAINT progress_marks_pkey;
--- squawk-ignore disallowed-unique-constraint
+-- squawk-ignore constraint-missing-not-valid, adding-serial-primary-key-field, disallowed-unique-constraint
 ALTER TABLE jobs.progress_marks ADD PRIMARY KEY (is_background, progress_mark_id);
 ALTER TABLE jobs.progress_marks ALTER COLUMN marked_at SET DEFAULT clock_timestamp();
 GRANT INSERT (is_background) ON jobs.progress_marks TO kitaab_worker
