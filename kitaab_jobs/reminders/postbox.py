@@ -27,13 +27,13 @@ class _Letter:
 
     def __init__(self, letter: Letter) -> None:
         self.letter = letter
-        self._taken = threading.Lock()
+        self._begins: dict[str, bool] = {}
         self._result: Result | None = None
         self._ended = threading.Event()
 
     def send(self, channel: Channel, now: dt.datetime) -> None:
         """Send it, unless it was held back."""
-        if self._taken.acquire(blocking=False):
+        if self._decide(begins=True):
             try:
                 self._result = channel.send(self.letter, now)
             except Exception as error:  # a defect of the channel; its text may hold an address
@@ -45,7 +45,11 @@ class _Letter:
 
     def hold_back(self) -> bool:
         """Tell whether no thread has begun with it; then none will."""
-        return self._taken.acquire(blocking=False)
+        return not self._decide(begins=False)
+
+    def _decide(self, *, begins: bool) -> bool:
+        """Say whether it begins, unless that is decided, and return what is: in one step, which a signal cannot cut."""
+        return self._begins.setdefault("it", begins)
 
     def result(self, patience: float | None) -> Result:
         """Wait for what becomes of it."""
@@ -54,36 +58,40 @@ class _Letter:
 
 
 class Postbox:
-    """Sends letters over a channel. `done` has the results, and `not_begun` the rest, also where it was cut short."""
+    """Sends letters over a channel, and knows what became of each, also where that was cut short."""
 
     def __init__(self, channel: Channel, clock: Clock) -> None:
         self.channel = channel
-        self.done: list[tuple[Letter, Result]] = []
-        self.not_begun: list[Letter] = []
+        self._letters: list[_Letter] = []
         self._clock = clock
         self._pool = ThreadPoolExecutor(max_workers=channel.at_once, thread_name_prefix="postbox")
 
     def load(self, letters: Sequence[Letter]) -> None:
         """Take in letters for the next `send`."""
-        self.done, self.not_begun = [], list(letters)
+        self._letters = [_Letter(letter) for letter in letters]
 
     def send(self, first_at: float) -> None:
         """Send them, the first at `first_at` (of `time.monotonic`), the others as far apart as the channel's pace."""
-        letters = [_Letter(letter) for letter in self.not_begun]
         apart = 1 / self.channel.per_second if self.channel.per_second else 0.0
-        patience: float | None = PATIENCE
-        try:
-            for number, letter in enumerate(letters):
-                time.sleep(max(0.0, first_at + number * apart - time.monotonic()))
-                self._pool.submit(letter.send, self.channel, self._clock())
-            for letter in letters:
-                letter.result(None)
-            patience = None
-        finally:
-            # What interrupts this may come between any two instructions, so the letters say themselves which have begun.
-            begun = [letter for letter in letters if patience is None or not letter.hold_back()]
-            self.not_begun = [letter.letter for letter in letters if letter not in begun]
-            self.done = [(letter.letter, letter.result(patience)) for letter in begun]
+        for number, letter in enumerate(self._letters):
+            time.sleep(max(0.0, first_at + number * apart - time.monotonic()))
+            self._pool.submit(letter.send, self.channel, self._clock())
+        for letter in self._letters:
+            letter.result(None)
+
+    def results(self) -> tuple[list[tuple[Letter, Result]], list[Letter]]:
+        """Return what became of the letters that have begun, and the others: none of these will begin any more.
+
+        The letters themselves are asked: what cuts `send` short, or this, may come between any two instructions.
+        """
+        held_back = [letter for letter in self._letters if letter.hold_back()]
+        until = time.monotonic() + PATIENCE
+        done = [
+            (letter.letter, letter.result(max(0.0, until - time.monotonic())))
+            for letter in self._letters
+            if letter not in held_back
+        ]
+        return done, [letter.letter for letter in held_back]
 
     def close(self) -> None:
         """Let go of threads and connections."""

@@ -239,11 +239,12 @@ class _Run:
         return letters, ends, claimed
 
     def _settle(self, name: str, kind: Kind, postbox: Postbox, claimed: dict[int, Claimed]) -> None:
+        done, not_begun = postbox.results()
         now = self.clock()
-        ends = [_after(claimed[letter.delivery_id], result, now) for letter, result in postbox.done]
-        ends += [End(letter.delivery_id, "pending", counts=False) for letter in postbox.not_begun]
-        self._record(ends, lambda connection: kind.note(connection, postbox.done, now))
-        for letter, result in postbox.done:
+        ends = [_after(claimed[letter.delivery_id], result, now) for letter, result in done]
+        ends += [End(letter.delivery_id, "pending", counts=False) for letter in not_begun]
+        self._record(ends, lambda connection: kind.note(connection, done, now))
+        for letter, result in done:
             if result.alerts:
                 log.error(
                     f"{name} needs attention: {result.reason}",
@@ -252,7 +253,7 @@ class _Run:
                     delivery_id=letter.delivery_id,
                     reason=result.reason,
                 )
-        stopping = [result for _, result in postbox.done if result.stops]
+        stopping = [result for _, result in done if result.stops]
         if stopping:
             self._hold(name, stopping[0].after or PAUSE, stopping[0].reason or "", alert=False)
 

@@ -245,7 +245,7 @@ _RESCUE_PUBLISHED = text(
                        OR j.published_at < (SELECT newest.published_at FROM newest WHERE newest.queue = j.queue)))
         FOR UPDATE SKIP LOCKED
     )
-    UPDATE jobs.jobs AS j SET state = 'ready' FROM lost WHERE j.id = lost.id
+    UPDATE jobs.jobs AS j SET state = 'ready' WHERE j.id = ANY (ARRAY(SELECT id FROM lost))  -- as in `_TAKE`
     RETURNING j.id, j.name, j.state::text
     """
 ).bindparams(bindparam("queues", type_=ARRAY(String)))

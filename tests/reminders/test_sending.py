@@ -406,11 +406,6 @@ class TestStopped:
     ) -> None:
         """A signal comes between any two instructions: what has gone out is not given back, to go out again."""
 
-        class Interrupted(ThreadPoolExecutor):
-            def submit(self, *given: Any, **more: Any) -> Any:
-                super().submit(*given, **more).result()
-                raise SystemExit
-
         user = office.person()
         office.browser(user)
         ids = [office.delivery(user, channel)]
@@ -420,6 +415,70 @@ class TestStopped:
         assert isinstance(ended.error, SystemExit)
         assert office.states() == {"sent": 1}
         assert len(office.mail.handler.taken) + len(office.push.pushed) == 1
+
+    def test_told_to_end_again_while_it_looks_which_have_begun(
+        self, office: PostOffice, mail: MailServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What is not known is not given back: the next to look ends it as `unknown`, and it goes out once."""
+        whole = postbox._Letter.hold_back
+
+        def told_again(letter: postbox._Letter) -> bool:
+            whole(letter)
+            raise SystemExit
+
+        id = office.delivery()
+        with monkeypatch.context() as patch:
+            patch.setattr(postbox, "ThreadPoolExecutor", Interrupted)
+            patch.setattr(postbox._Letter, "hold_back", told_again)
+            ended = office.start(office.enqueue(id))
+        assert isinstance(ended.error, SystemExit)
+        assert office.state(id)[0] == "sending"
+        office.deliver(id)
+        assert len(mail.handler.taken) == 1
+
+    def test_many_on_their_way_are_waited_for_no_longer_than_one(
+        self, office: PostOffice, push: PushServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A provider that hangs does not hold up a worker's stop once for each letter."""
+        people = [office.person() for _ in range(5)]
+        for number, user in enumerate(people):
+            office.browser(user, f"/{number}")
+        inside, let_go = threading.Semaphore(0), threading.Event()
+
+        def hang() -> None:
+            inside.release()
+            let_go.wait(60)
+
+        push.on_push = hang
+        waited: list[float] = []
+        result = postbox._Letter.result
+
+        def told_to_end(letter: postbox._Letter, patience: float | None) -> Any:
+            if patience is None:
+                for _ in people:
+                    assert inside.acquire(timeout=20)
+                raise SystemExit
+            waited.append(patience)
+            return result(letter, patience)
+
+        monkeypatch.setattr(postbox, "PATIENCE", 0.3)
+        monkeypatch.setattr(postbox._Letter, "result", told_to_end)
+        try:
+            ended = office.start(office.enqueue(*[office.delivery(user, "webpush") for user in people]))
+        finally:
+            let_go.set()
+        assert isinstance(ended.error, SystemExit)
+        assert office.states() == {"unknown": 5}
+        assert len(waited) == 5
+        assert sum(waited) <= 0.31
+
+
+class Interrupted(ThreadPoolExecutor):
+    """Its caller is told to end when a thread has done what it was given."""
+
+    def submit(self, *given: Any, **more: Any) -> Any:
+        super().submit(*given, **more).result()
+        raise SystemExit
 
 
 def sending_execute(runner: Any, job: Any) -> Any:

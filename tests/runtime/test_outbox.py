@@ -142,6 +142,27 @@ def test_the_ledger_is_not_read_whole_however_many_wait(
     assert connection.scalar(read) == before
 
 
+def test_the_rescue_does_not_read_the_ledger_whole(connection: Connection) -> None:
+    """Though the planner has seen many on their way, of which it cannot know how few are lost."""
+    connection.execute(
+        text(
+            """
+            INSERT INTO jobs.jobs (id, name, queue, state, max_attempts, published_at, finished_at)
+            SELECT gen_random_uuid(), 'progress.refresh', 'default', state, 5, now() - interval '1 minute',
+                   CASE WHEN state = 'succeeded' THEN now() END
+            FROM (VALUES ('succeeded'::jobs.job_state, 40000), ('published', 10000)) AS had (state, number),
+                 generate_series(1, number)
+            """
+        )
+    )
+    connection.execute(text("ANALYZE jobs.jobs"))
+    lost = rows.add(connection, "published", age=601)
+    read = text("SELECT seq_tup_read FROM pg_stat_xact_user_tables WHERE relid = 'jobs.jobs'::regclass")
+    before = connection.scalar(read)
+    assert [job.id for job in outbox.rescue_published(connection, [], outbox.PATIENCE)] == [lost]
+    assert connection.scalar(read) == before
+
+
 def test_strangers(connection: Connection) -> None:
     for queue, state in [("old", "ready"), ("old", "ready"), ("older", "ready"), ("old", "running")]:
         rows.add(connection, state, queue=queue)
