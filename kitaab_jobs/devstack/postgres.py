@@ -26,7 +26,7 @@ DATABASE = "kitaab"
 ROLES = ("kitaab_admin", "kitaab_worker", "kitaab_app", "kitaab_readonly")
 
 _INITDB_WITHIN = 120.0
-_WRITES_ON_FOR = 10.0
+_WRITES_ON_FOR = 5.0
 
 
 class EmbeddedPostgres(EmbeddedServer):

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ARRAY, Connection, Integer, String, bindparam, text
+from sqlalchemy.dialects.postgresql import UUID as Uuid
 
 from kitaab_jobs.contract import Job, Queue
 from kitaab_jobs.db import locks
@@ -198,6 +199,12 @@ _TAKE_LIMITED = text(
     bindparam("rooms", type_=ARRAY(Integer)),
 )
 
+_SILENT = text(
+    """
+    SELECT id FROM jobs.jobs WHERE state = 'running' AND heartbeat_at < now() - :seconds * interval '1 second'
+    """
+)
+
 # The worker is gone: its attempt counts, so a job that kills its worker each time ends dead. Of a batch
 # nobody knows which job it was at: none is blamed, and each is started alone the next time.
 _RESCUE_RUNNING = text(
@@ -214,13 +221,14 @@ _RESCUE_RUNNING = text(
                         WHEN attempt >= max_attempts AND NOT in_batch THEN 'dead'
                         ELSE 'ready' END::jobs.job_state AS state
         FROM jobs.jobs
-        WHERE state = 'running' AND heartbeat_at < now() - :lost_after * interval '1 second'
+        WHERE id = ANY (:silent) AND state::text = 'running'
+          AND heartbeat_at < now() - :lost_after * interval '1 second'
         FOR UPDATE SKIP LOCKED
     ) AS new
     WHERE j.id = new.id
     RETURNING j.id, j.name, j.state::text
     """
-)
+).bindparams(bindparam("silent", type_=ARRAY(Uuid)))
 
 _UNSTARTED = text(
     """
@@ -305,8 +313,6 @@ def take(
     if only_kinds and (taken := _take_if_all_are_free(connection, rooms)):
         return taken
     keys = _limit_keys(connection, "") if limited_kinds else []
-    if only_kinds and not keys:
-        return []
     counting = bool(limits or keys) and bool(connection.scalar(_COUNTS_LIMITS, {"key": locks.COUNT_LIMITS}))
     if limits:
         active = {row.name: row.active for row in connection.execute(_ACTIVE, {"queues": list(limits)})}
@@ -331,9 +337,19 @@ def _limit_keys(connection: Connection, after: str) -> list[str]:
     return list(connection.scalars(_LIMIT_KEYS, {"after": after, "limit": KEYS_AT_ONCE}))
 
 
-def rescue_running(connection: Connection, patience: Patience) -> list[Rescued]:
-    """Free the jobs whose worker is gone."""
-    rows = connection.execute(_RESCUE_RUNNING, {"lost_after": patience.running})
+def silent(connection: Connection, seconds: float) -> list[UUID]:
+    """Return the running jobs that no heartbeat has told of for so long."""
+    return list(connection.scalars(_SILENT, {"seconds": seconds}))
+
+
+def rescue_running(connection: Connection, patience: Patience, silent: Sequence[UUID]) -> list[Rescued]:
+    """Free the jobs whose worker is gone: those that were `silent` at an earlier look, and are still.
+
+    One look is not enough. Where somebody held the row, or the server stood still, the worker has had no chance to tell.
+    """
+    if not silent:
+        return []
+    rows = connection.execute(_RESCUE_RUNNING, {"lost_after": patience.running, "silent": list(silent)})
     return [Rescued(*row) for row in rows]
 
 

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Collection
 from contextlib import suppress
+from uuid import UUID
 
 import psycopg
 from celery import Celery
@@ -73,6 +74,7 @@ class Relay:
         self._stop = threading.Event()
         self._listening: psycopg.Connection | None = None
         self._rescued_at = 0.0
+        self._silent: list[UUID] = []
         self._promoted_at = 0.0
         self._learned_at = 0.0
         self._put_off = False
@@ -161,7 +163,8 @@ class Relay:
     def rescue(self) -> int:
         """Make ready again what a dead worker held and what a wiped broker forgot; return how many."""
         with self.engine.begin() as connection:
-            rescued = outbox.rescue_running(connection, self.patience)
+            rescued = outbox.rescue_running(connection, self.patience, self._silent)
+            self._silent = outbox.silent(connection, self.patience.running - self.rescue_seconds)
             queues = outbox.queues_with_unstarted(connection, self.patience)
         # Between two transactions: none is open, with rows locked, while a Redis that hangs is asked.
         waiting = self._messages(queues)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from kitaab_jobs.runtime import outbox
 from kitaab_jobs.runtime.outbox import Patience
 
 SOAK = os.environ.get("KITAAB_TEST_SOAK") == "1"
@@ -15,6 +16,7 @@ RESCUE = 0.5
 # too, and for ever where nothing is.
 UNHURRIED = "5"
 ENDLESS = "3600"
+SHIPPED = str(outbox.PATIENCE.running)
 VISIBILITY = 1.5
 # By when a job that was held runs again, whatever else the machine does meanwhile.
 AGAIN_WITHIN = 30.0

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import Boolean, Connection, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from kitaab_jobs.runtime import ledger, trips
+from kitaab_jobs.runtime import ledger, outbox, trips
 from kitaab_jobs.runtime.ledger import Claim
 
 STATES = ("scheduled", "ready", "published", "running", "succeeded", "dead", "cancelled")
@@ -111,3 +111,8 @@ def finish(connection: Connection, claim: Claim, result: dict[str, Any]) -> bool
         return True
     connection.execute(text("ROLLBACK TO SAVEPOINT finish"))
     return False
+
+
+def rescue_running(connection: Connection, patience: outbox.Patience) -> list[outbox.Rescued]:
+    """Rescue as a relay whose last look found the same jobs silent."""
+    return outbox.rescue_running(connection, patience, outbox.silent(connection, patience.running))

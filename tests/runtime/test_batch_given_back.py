@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 from kitaab_jobs.runtime import batch, ledger, outbox
 from kitaab_jobs.runtime.heartbeat import Heartbeat
 from tests.devstack.observe import wait_for
+from tests.runtime import rows
 from tests.runtime.batches import PLAIN, RunBatch, cut
 from tests.runtime.doing import Note, by_payload, notes
 
@@ -194,7 +195,7 @@ def test_while_they_wait_for_their_turn_one_by_one_they_stay_alive(
             connection.execute(text("UPDATE jobs.jobs SET heartbeat_at = now() - interval '1 hour'"))
         wait_for(lambda: all(fresh(get(id)) for id in (ids["slow"], ids["b"])))
         with effects.begin() as connection:
-            rescued.extend(job.id for job in outbox.rescue_running(connection, outbox.PATIENCE))
+            rescued.extend(job.id for job in rows.rescue_running(connection, outbox.PATIENCE))
 
     def fresh(row: Any) -> bool:
         return bool(clock(effects) - row.heartbeat_at < dt.timedelta(minutes=1))

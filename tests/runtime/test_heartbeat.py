@@ -75,7 +75,7 @@ def cancel(engine: Engine, id: UUID) -> None:
 
 def rescue(engine: Engine, patience: outbox.Patience = outbox.PATIENCE) -> list[UUID]:
     with engine.begin() as connection:
-        return [job.id for job in outbox.rescue_running(connection, patience)]
+        return [job.id for job in rows.rescue_running(connection, patience)]
 
 
 def actions(logs: Sequence[Mapping[str, object]]) -> list[object]:

@@ -56,7 +56,7 @@ def test_at_each_step(effects: Engine, worker_engine: Engine) -> None:
         found = {step: rows.get(connection, id) for step, id in ids.items()}
         assert {step: (row.state, row.attempt) for step, row in found.items()} == LEFT
         assert sorted(notes(effects)) == ["committed", "sent"]
-        rescued = outbox.rescue_running(connection, NOW)
+        rescued = rows.rescue_running(connection, NOW)
         assert {job.id for job in rescued} == {id for step, id in ids.items() if LEFT[step][0] == "running"}
 
     def again(session: Session, now: object, payload: object) -> Done:
@@ -100,7 +100,7 @@ def test_in_the_middle_of_a_batch(effects: Engine, worker_engine: Engine, place:
     assert notes(effects) == []
     with effects.begin() as connection:
         assert {rows.get(connection, id).attempt for id in ids} == {1}
-        assert len(outbox.rescue_running(connection, NOW)) == 5
+        assert len(rows.rescue_running(connection, NOW)) == 5
         for id in ids:
             row = rows.get(connection, id)
             assert (row.state, row.attempt, row.alone) == ("ready", 0, True)
@@ -110,7 +110,7 @@ def test_in_the_middle_of_a_batch(effects: Engine, worker_engine: Engine, place:
     while sent := messages(effects):
         deaths.append(die(worker_engine, *sent))
         with effects.begin() as connection:
-            outbox.rescue_running(connection, NOW)
+            rows.rescue_running(connection, NOW)
     assert deaths == [1, 1, 1]
     with effects.connect() as connection:
         for id in innocent:

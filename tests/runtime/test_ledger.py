@@ -54,7 +54,7 @@ def _beat(connection: Connection, id: UUID) -> object:
 
 
 def _rescue_running(connection: Connection, id: UUID) -> object:
-    return outbox.rescue_running(connection, outbox.PATIENCE)
+    return rows.rescue_running(connection, outbox.PATIENCE)
 
 
 def _rescue_published(connection: Connection, id: UUID) -> object:

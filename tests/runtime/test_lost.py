@@ -21,6 +21,7 @@ from kitaab_jobs.runtime.attempt import Ended, JobFunction, Runner
 from kitaab_jobs.runtime.batch import execute_batch
 from kitaab_jobs.runtime.execute import NotStarted, execute
 from tests.devstack.observe import wait_for
+from tests.runtime import rows
 from tests.runtime.doing import Done, blocked, leave, notes, runner, succeed
 
 Run = Callable[[JobFunction, UUID], Ended]
@@ -40,7 +41,7 @@ def take(connection: Connection) -> list[UUID]:
 
 def rescue(engine: Engine) -> list[UUID]:
     with engine.begin() as connection:
-        return [job.id for job in outbox.rescue_running(connection, outbox.Patience(running=-1))]
+        return [job.id for job in rows.rescue_running(connection, outbox.Patience(running=-1))]
 
 
 class TestOvertaking:

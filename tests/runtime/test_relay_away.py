@@ -14,7 +14,7 @@ from sqlalchemy import Engine, text
 from structlog.testing import capture_logs
 
 from kitaab_jobs.devstack.redis import EmbeddedRedis
-from kitaab_jobs.runtime import outbox
+from kitaab_jobs.runtime import ledger, outbox
 from kitaab_jobs.runtime import relay as relay_module
 from tests.devstack.observe import wait_for
 from tests.runtime import rows
@@ -71,12 +71,11 @@ class TestRedisAway:
         with effects.begin() as connection:
             lost = rows.add(connection, "running", age=60)
             rows.add(connection, "published", age=60)
-        with (
-            stopped(own_redis),
-            closing(celery_on(own_redis.url(2))) as app,
-            pytest.raises((OperationalError, RedisError)),
-        ):
-            make_relay(app).rescue()
+        with stopped(own_redis), closing(celery_on(own_redis.url(2))) as app:
+            relay = make_relay(app)
+            for _ in range(2):
+                with pytest.raises((OperationalError, RedisError)):
+                    relay.rescue()
         with effects.connect() as connection:
             assert rows.state(connection, lost) == "ready"
 
@@ -115,6 +114,21 @@ def has(redis_url: str, count: int) -> bool:
 
 
 class TestRescue:
+    def test_a_job_is_silent_at_two_looks_before_it_is_taken_for_lost(
+        self, effects: Engine, make_relay: MakeRelay
+    ) -> None:
+        """Somebody held its row, or the server stood still: then the first look is sooner than the next beat."""
+        with effects.begin() as connection:
+            alive, lost = (rows.add(connection, "running", age=60) for _ in range(2))
+        relay = make_relay()
+        assert relay.rescue() == 0
+        with effects.begin() as connection:
+            ledger.beat(connection, [ledger.Pulse(rows.claim_of(connection, alive))])
+        assert relay.rescue() == 1
+        assert relay.rescue() == 0
+        with effects.connect() as connection:
+            assert (rows.state(connection, alive), rows.state(connection, lost)) == ("running", "ready")
+
     def test_a_wiped_queue_is_published_again(
         self, effects: Engine, make_relay: MakeRelay, redis_url: str
     ) -> None:

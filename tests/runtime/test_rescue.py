@@ -18,14 +18,14 @@ GONE = "the worker w@here/1 stopped while it ran this job"
 class TestRunning:
     def test_a_heartbeat_that_is_only_late(self, connection: Connection) -> None:
         late, lost = rows.add(connection, "running", age=19), rows.add(connection, "running", age=21)
-        assert outbox.rescue_running(connection, PATIENCE) == [Rescued(lost, "progress.refresh", "ready")]
+        assert rows.rescue_running(connection, PATIENCE) == [Rescued(lost, "progress.refresh", "ready")]
         assert rows.state(connection, late) == "running"
         assert rows.get(connection, lost).error == f"{GONE} (attempt 1 of 5)"
 
     def test_a_beat_saves_it(self, connection: Connection) -> None:
         id = rows.add(connection, "running", age=100)
         assert ledger.beat(connection, [ledger.Pulse(rows.claim_of(connection, id))])
-        assert outbox.rescue_running(connection, PATIENCE) == []
+        assert rows.rescue_running(connection, PATIENCE) == []
 
     # attempt, max_attempts, in a batch, to be cancelled; then: state, attempt, alone, error
     @pytest.mark.parametrize(
@@ -57,24 +57,24 @@ class TestRunning:
             in_batch=in_batch,
             to_cancel=to_cancel,
         )
-        assert [job.id for job in outbox.rescue_running(connection, PATIENCE)] == [id]
+        assert [job.id for job in rows.rescue_running(connection, PATIENCE)] == [id]
         row = rows.get(connection, id)
         assert (row.state, row.attempt, row.alone, row.error.removeprefix(GONE)) == wanted
         assert (row.finished_at is not None) == (row.state in rows.ENDED)
 
     def test_what_was_alone_stays_alone(self, connection: Connection) -> None:
         id = rows.add(connection, "running", age=60, alone=True)
-        outbox.rescue_running(connection, PATIENCE)
+        rows.rescue_running(connection, PATIENCE)
         assert rows.get(connection, id).alone
 
     def test_alone_in_its_message_the_next_attempt_counts(self, connection: Connection) -> None:
         id = rows.add(connection, "running", age=60, in_batch=True, attempt=1, max_attempts=1)
-        outbox.rescue_running(connection, PATIENCE)
+        rows.rescue_running(connection, PATIENCE)
         [claim] = ledger.claim(connection, [id], "w")
         assert claim.attempt == 1
         assert not rows.get(connection, id).in_batch
         now = Patience(running=-1)
-        assert [job.state for job in outbox.rescue_running(connection, now)] == ["dead"]
+        assert [job.state for job in rows.rescue_running(connection, now)] == ["dead"]
 
     def test_one_that_just_ends_is_left(self, effects: Engine) -> None:
         """Its worker holds the row: it was slow, and not dead."""
@@ -83,7 +83,7 @@ class TestRunning:
             claim = rows.claim_of(connection, ending)
         with effects.begin() as worker, effects.connect() as relay:
             rows.finish(worker, claim, {})
-            assert [job.id for job in outbox.rescue_running(relay, PATIENCE)] == [lost]
+            assert [job.id for job in rows.rescue_running(relay, PATIENCE)] == [lost]
             relay.rollback()
 
 
@@ -115,6 +115,6 @@ def test_patience_is_a_parameter(connection: Connection) -> None:
     rows.add(connection, "running", age=3)
     rows.add(connection, "published", age=3)
     hasty = Patience(running=2, published=2)
-    assert len(outbox.rescue_running(connection, hasty)) == 1
+    assert len(rows.rescue_running(connection, hasty)) == 1
     assert outbox.queues_with_unstarted(connection, hasty) == ["default"]
     assert len(outbox.rescue_published(connection, ["default"], hasty)) == 1
