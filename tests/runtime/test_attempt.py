@@ -167,25 +167,45 @@ def held_by(holder: Connection, id: UUID) -> JobFunction:
 
 
 @pytest.fixture
-def interrupt() -> Iterator[Callable[[BaseException, Connection], None]]:
-    """Let a signal raise that in the main thread, a moment later, as a worker's signals do; then let the row go."""
-    timers: list[threading.Timer] = []
+def interrupt() -> Iterator[Callable[..., None]]:
+    """Let a signal raise that in the main thread, a moment later, as a worker's signals do; and then let the row go."""
+    threads: list[threading.Thread] = []
     before = signal.getsignal(signal.SIGUSR1)
 
-    def interrupt(error: BaseException, holder: Connection) -> None:
+    def interrupt(error: BaseException, holder: Connection, until: Callable[[], bool] = lambda: True) -> None:
+        came = threading.Event()
+
         def handler(*_: Any) -> None:
+            came.set()
             raise error
 
+        def let_go() -> None:
+            try:
+                came.wait(20)
+                wait_for(until)
+            finally:
+                holder.rollback()
+
         signal.signal(signal.SIGUSR1, handler)
-        timers.append(threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGUSR1)))
-        timers.append(threading.Timer(0.8, holder.rollback))
-        for timer in timers:
-            timer.start()
+        threads.append(threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGUSR1)))
+        threads.append(threading.Thread(target=let_go))
+        for thread in threads:
+            thread.start()
 
     yield interrupt
-    for timer in timers:
-        timer.join()
+    for thread in threads:
+        thread.join()
     signal.signal(signal.SIGUSR1, before)
+
+
+def gives_back(superuser_engine: Engine) -> bool:
+    """Whether somebody waits for a job's row to give the job back. (What others' sessions do, a superuser sees.)"""
+    waiting = """
+        SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%json_to_recordset%'
+        """
+    with superuser_engine.connect() as connection:
+        return bool(connection.scalar(text(waiting)))
 
 
 @pytest.mark.parametrize("waits", ["the process", "the thread"])
@@ -208,7 +228,14 @@ def test_the_time_limit_of_the_next_job(
 
 
 def test_the_end_of_the_process(
-    effects: Engine, run: Run, last: Last, add: Any, get: Any, interrupt: Any, monkeypatch: Any
+    effects: Engine,
+    superuser_engine: Engine,
+    run: Run,
+    last: Last,
+    add: Any,
+    get: Any,
+    interrupt: Any,
+    monkeypatch: Any,
 ) -> None:
     """The job goes back, as one that still runs would, and no other begins."""
     monkeypatch.setattr(attempt, "LOOK_SECONDS", 60)
@@ -217,7 +244,7 @@ def test_the_end_of_the_process(
     with effects.connect() as holder:
         run(held_by(holder, id), id)
         wait_for(lambda: blocked(effects))
-        interrupt(SystemExit(0), holder)
+        interrupt(SystemExit(0), holder, until=lambda: gives_back(superuser_engine))
         with pytest.raises(SystemExit):
             last.end()
     assert (get(id).state, get(id).attempt, notes(effects)) == ("ready", 0, [])
