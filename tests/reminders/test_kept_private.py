@@ -24,7 +24,8 @@ def test_by_a_worker_that_logs_all_it_can(office: PostOffice, tmp_path: Path) ->
         "secret1@hidden.example": "450 4.2.0 secret1@hidden.example: later",
         "secret2@hidden.example": "drop",
     }
-    push.answers = {"/secret-0": (410, {}), "/secret-1": (429, {"Retry-After": "60"}), "/secret-2": "drop"}
+    # The last one says that the service wants no more for now.
+    push.answers = {"/secret-0": (410, {}), "/secret-2": "drop", "/secret-3": (429, {"Retry-After": "60"})}
     ids = [office.delivery(user, channel) for user in people for channel in ("email", "webpush", "log")]
     said = tmp_path / "log"
     with said.open("wb") as log:
