@@ -402,6 +402,43 @@ def test_reconcile_does_not_stand_in_the_way_of_a_refresh(kept: Engine) -> None:
         nightly.commit()
 
 
+@pytest.mark.parametrize("is_computed", [False, True])
+@pytest.mark.parametrize("is_marked_ahead", [False, True])
+def test_what_is_committed_beside_a_reconcile_is_no_defect(
+    kept: Engine, is_marked_ahead: bool, is_computed: bool
+) -> None:
+    """Windows slid since yesterday, so it looks at what was right then; an entry of that day comes at each step."""
+    tomorrow = NOW + dt.timedelta(days=1)
+    step, statements = 0, [""]
+    with kept.connect() as connection, kept.connect() as other:
+        while step < len(statements):
+            with other.begin():
+                diary = Diary(other)
+                item = diary.item()
+                diary.merit(Part(item, 4), days=3)
+                diary.record(item, before(2), 1)
+                refresh_all(other)
+                if is_marked_ahead:
+                    diary.record(item, before(-1), 2)
+
+            def happen(diary: Diary = diary, item: int = item) -> None:
+                with other.begin():
+                    diary.record(item, TODAY, 2)
+                    if is_computed:
+                        refresh_all(other, tomorrow)
+
+            with connection.begin(), before_statement(step, connection, happen) as statements:
+                report = look(connection, tomorrow)
+            assert report.defects == [], f"before {statements[step]}"
+            with other.begin():
+                refresh_all(other, tomorrow)
+                assert look(other, tomorrow).marked == 0
+                other.execute(text("DELETE FROM users"))
+                other.execute(text("DELETE FROM jobs.progress_marks"))
+            step += 1
+    assert step > STEPS
+
+
 # --- a refresh waits for nobody
 
 
