@@ -490,8 +490,8 @@ def test_many_goals_that_somebody_holds_do_not_stand_before_what_others_enter(ke
         refresh_all(connection)
         diary.record(item, TODAY, 1)
     with workers(kept) as (worker, person):
-        for id in held:
-            person.do(lambda connection, id=id: connection.execute(RENAME, {"id": id}))
+        rename = text("UPDATE merits SET name = 'new' WHERE merit_id = ANY (:ids)")
+        person.do(lambda connection: connection.execute(rename, {"ids": held}))
         assert worker.refresh().postponed == 4
         worker.commit()
         with kept.begin() as connection:
