@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -18,6 +18,8 @@ from kitaab_jobs.progress.queries import history, notices
 BATCH = 2000
 # Notices for one job: one slow job holds up few.
 CHUNK = 500
+# Goals that somebody holds are looked at again after so many seconds at the earliest.
+AGAIN_SECONDS = 1.0
 # Differences that a reconcile names one by one; of more, it says how many there are.
 NAMED = 100
 
@@ -29,7 +31,7 @@ class Report:
     """What a pass did.
 
     `lag_seconds` is the age of the oldest mark that it took and that somebody waits for. `postponed`: so many goals
-    were held by somebody else, and are marked again.
+    were held by somebody else, and are marked again; that mark's age counts from then.
     """
 
     marks: int
@@ -82,13 +84,19 @@ def refresh(session: Session, *, now: dt.datetime, limit: int) -> Report:
     overdue = queries.overdue(session, days, limit)
     goals = taken.goals | {"target": dict.fromkeys(overdue) | taken.goals.get("target", {})}
     # Merits before targets, always.
-    done = [compute(session, kind, goals[kind], days, now) for kind in queries.KINDS if goals.get(kind)]
+    done = [
+        compute(session, kind, goals[kind], days, now, background=taken.background.get(kind, ()))
+        for kind in queries.KINDS
+        if goals.get(kind)
+    ]
     number = sum(map(len, goals.values()))
     postponed = sum(one.postponed for one in done)
-    # Where all are held by somebody, the next refresh comes soon enough.
-    if limit in (taken.marks, len(overdue)) and (number > postponed or not number):
-        enqueue(session, contract.PROGRESS_REFRESH, {"limit": limit})
     lag = (now - taken.oldest).total_seconds() if taken.oldest else 0.0
+    # Where all are held by somebody, and were so just before, the next refresh comes soon enough. Older marks may
+    # have others behind them that can be computed.
+    only_held = 0 < number == postponed and lag < AGAIN_SECONDS
+    if limit in (taken.marks, len(overdue)) and not only_held:
+        enqueue(session, contract.PROGRESS_REFRESH, {"limit": limit})
     changed = [goal for one in done for goal in one.changed]
     completed = [goal.kind for goal in changed if goal.completed_now]
     return Report(
@@ -142,18 +150,21 @@ def compute(
     goals: Mapping[int, dt.date | None],
     days: Mapping[str, dt.date],
     now: dt.datetime,
+    *,
+    background: Collection[int] = (),
 ) -> Computed:
     """Compute these merits or targets, and write in the same transaction what follows from a change.
 
     `goals` says for each since which day something has changed, None where any day may have. What follows is their
     history, and for a completion its notice with the job that sends it. Goals that somebody else holds are not waited
-    for: a mark of theirs stands when that is over.
+    for: a mark of theirs stands when that is over, in the background for those of `background`.
     """
     changed: list[queries.Changed] = []
     postponed = 0
     for ids in _batches(sorted(goals)):
         ours, held = queries.lock(session, kind, ids)
-        queries.mark(session, kind, held)
+        queries.mark(session, kind, [id for id in held if id not in background])
+        queries.mark(session, kind, [id for id in held if id in background], background=True)
         postponed += len(held)
         if ours:
             changed += _compute(session, kind, {id: goals[id] for id in ours}, days, now)

@@ -402,6 +402,43 @@ def test_reconcile_does_not_stand_in_the_way_of_a_refresh(kept: Engine) -> None:
         nightly.commit()
 
 
+@pytest.mark.parametrize("is_computed", [False, True])
+@pytest.mark.parametrize("is_marked_ahead", [False, True])
+def test_what_is_committed_beside_a_reconcile_is_no_defect(
+    kept: Engine, is_marked_ahead: bool, is_computed: bool
+) -> None:
+    """Windows slid since yesterday, so it looks at what was right then; an entry of that day comes at each step."""
+    tomorrow = NOW + dt.timedelta(days=1)
+    step, statements = 0, [""]
+    with kept.connect() as connection, kept.connect() as other:
+        while step < len(statements):
+            with other.begin():
+                diary = Diary(other)
+                item = diary.item()
+                diary.merit(Part(item, 4), days=3)
+                diary.record(item, before(2), 1)
+                refresh_all(other)
+                if is_marked_ahead:
+                    diary.record(item, before(-1), 2)
+
+            def happen(diary: Diary = diary, item: int = item) -> None:
+                with other.begin():
+                    diary.record(item, TODAY, 2)
+                    if is_computed:
+                        refresh_all(other, tomorrow)
+
+            with connection.begin(), before_statement(step, connection, happen) as statements:
+                report = look(connection, tomorrow)
+            assert report.defects == [], f"before {statements[step]}"
+            with other.begin():
+                refresh_all(other, tomorrow)
+                assert look(other, tomorrow).marked == 0
+                other.execute(text("DELETE FROM users"))
+                other.execute(text("DELETE FROM jobs.progress_marks"))
+            step += 1
+    assert step > STEPS
+
+
 # --- a refresh waits for nobody
 
 
@@ -441,6 +478,83 @@ def test_who_leaves_a_transaction_open_holds_up_nobody_else(kept: Engine) -> Non
     with kept.begin() as connection:
         refresh_all(connection)
     assert (waiting(kept), completed(kept)) == (0, 3)
+
+
+def test_many_goals_that_somebody_holds_do_not_stand_before_what_others_enter(kept: Engine) -> None:
+    """They fill a refresh each time: what is behind them follows at once, and they themselves only once."""
+    with kept.begin() as connection:
+        diary = Diary(connection)
+        item, fresh = diary.item(), diary.item()
+        held = [diary.merit(Part(item, 2))[1] for _ in range(4)]
+        merit = diary.merit(Part(fresh, 1))
+        refresh_all(connection)
+        diary.record(item, TODAY, 1)
+    with workers(kept) as (worker, person):
+        rename = text("UPDATE merits SET name = 'new' WHERE merit_id = ANY (:ids)")
+        person.do(lambda connection: connection.execute(rename, {"ids": held}))
+        assert worker.refresh().postponed == 4
+        worker.commit()
+        with kept.begin() as connection:
+            diary.connection = connection
+            diary.record(fresh, TODAY, 1)
+            diary.run("UPDATE jobs.progress_marks SET marked_at = :then", then=NOW - dt.timedelta(seconds=2))
+        followed = []
+        for _ in range(4):
+            worker.refresh(limit=2)
+            worker.commit()
+            followed.append(len(follow_ups(kept)))
+        assert followed == [1, 2, 3, 3]
+    with kept.connect() as connection:
+        diary.connection = connection
+        assert diary.shown(merit) == (100, True, TODAY)
+
+
+def test_what_nobody_waits_for_stays_so_while_somebody_holds_it(kept: Engine) -> None:
+    """Unless an entry concerns it as well; its items may be marked either way."""
+    with kept.begin() as connection:
+        diary = Diary(connection)
+        old, new = diary.item(), diary.item()
+        [alone, both, *_] = [
+            diary.merit(Part(old, 1)),
+            diary.merit(Part(old, 1), Part(new, 1)),
+            diary.target(Part(old, 1), start=before(5), end=TODAY),
+        ]
+        refresh_all(connection)
+        diary.record(new, TODAY, 1)
+        diary.run(
+            "INSERT INTO jobs.progress_marks (kind, subject_id, is_background)"
+            " VALUES ('item', :item, true), ('merit', :merit, true)",
+            item=old,
+            merit=alone[1],
+        )
+    lanes = text("SELECT kind, subject_id, is_background FROM jobs.progress_marks ORDER BY progress_mark_id")
+    with workers(kept) as (worker, person):
+        person.do(lambda connection: connection.execute(text("UPDATE merits SET name = 'new'")))
+        assert worker.refresh().postponed == 2
+        worker.commit()
+    with kept.connect() as connection:
+        assert [tuple(row) for row in connection.execute(lanes)] == [(*both, False), (*alone, True)]
+
+
+def test_the_earliest_day_holds_of_marks_that_somebody_waits_for_and_others(diary: Diary) -> None:
+    item = diary.item()
+    merit = diary.merit(Part(item, 1))
+    diary.refresh()
+    for day, background in ((before(9), True), (before(2), False)):
+        diary.run(
+            "INSERT INTO jobs.progress_marks (kind, subject_id, since, is_background)"
+            " VALUES ('item', :item, :day, :background)",
+            item=item,
+            day=day,
+            background=background,
+        )
+    with session_on(diary.connection) as session:
+        taken = queries.take(session, 10)
+    assert (taken.marks, taken.goals, taken.background) == (
+        2,
+        {"merit": {merit[1]: before(9)}},
+        {"merit": set()},
+    )
 
 
 def test_a_merit_that_is_being_deleted_is_marked_until_it_is_gone(kept: Engine) -> None:

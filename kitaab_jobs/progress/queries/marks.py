@@ -18,11 +18,13 @@ class Taken:
     """So many marks that were taken away, and the goals that they concern.
 
     `oldest` is when the oldest of them was made that somebody waits for; None where nobody waits for any.
+    `background` are those of the goals that nobody waits for.
     """
 
     marks: int
     oldest: dt.datetime | None
     goals: Concerned
+    background: dict[str, set[int]]
 
 
 # The marks are taken away in the transaction that computes what they name: on a rollback they are back. Those that
@@ -44,25 +46,34 @@ _TAKE = text(
         RETURNING m.kind, m.subject_id AS id, coalesce(m.since, '-infinity') AS since, m.marked_at, m.is_background
     ),
     above AS (
-        SELECT i.deed_item_id, i.parent_deed_item_id, m.since
-        FROM (SELECT id, min(since) AS since FROM taken WHERE kind = 'item' GROUP BY id) AS m
+        SELECT i.deed_item_id, i.parent_deed_item_id, m.since, m.is_background
+        FROM (
+            SELECT id, min(since) AS since, bool_and(is_background) AS is_background
+            FROM taken WHERE kind = 'item' GROUP BY id
+        ) AS m
         JOIN deed_items AS i ON i.deed_item_id = m.id
         UNION
-        SELECT i.deed_item_id, i.parent_deed_item_id, above.since
+        SELECT i.deed_item_id, i.parent_deed_item_id, above.since, above.is_background
         FROM deed_items AS i JOIN above ON i.deed_item_id = above.parent_deed_item_id
     ),
     concerned AS (
-        SELECT kind, id, since FROM taken WHERE kind <> 'item'
+        SELECT kind, id, since, is_background FROM taken WHERE kind <> 'item'
         UNION ALL
-        SELECT 'merit', mi.merit_id, above.since FROM merit_items AS mi JOIN above USING (deed_item_id)
+        SELECT 'merit', mi.merit_id, above.since, above.is_background
+        FROM merit_items AS mi JOIN above USING (deed_item_id)
         UNION ALL
-        SELECT 'target', ti.target_id, above.since FROM target_items AS ti JOIN above USING (deed_item_id)
+        SELECT 'target', ti.target_id, above.since, above.is_background
+        FROM target_items AS ti JOIN above USING (deed_item_id)
     )
-    SELECT number.marks, number.oldest, goal.kind, goal.ids, goal.sinces
+    SELECT number.marks, number.oldest, goal.kind, goal.ids, goal.sinces, goal.background
     FROM (SELECT count(*) AS marks, min(marked_at) FILTER (WHERE NOT is_background) AS oldest FROM taken) AS number
     LEFT JOIN (
-        SELECT kind, array_agg(id ORDER BY id) AS ids, array_agg(nullif(since, '-infinity') ORDER BY id) AS sinces
-        FROM (SELECT kind, id, min(since) AS since FROM concerned GROUP BY kind, id) AS folded
+        SELECT kind, array_agg(id ORDER BY id) AS ids, array_agg(nullif(since, '-infinity') ORDER BY id) AS sinces,
+               array_agg(id) FILTER (WHERE is_background) AS background
+        FROM (
+            SELECT kind, id, min(since) AS since, bool_and(is_background) AS is_background
+            FROM concerned GROUP BY kind, id
+        ) AS folded
         GROUP BY kind
     ) AS goal ON true
     """
@@ -81,7 +92,8 @@ def take(session: Session, limit: int) -> Taken:
     they name; what others are just taking is passed over."""
     rows = session.execute(_TAKE, {"limit": limit}).all()
     goals = {row.kind: dict(zip(row.ids, row.sinces, strict=True)) for row in rows if row.kind}
-    return Taken(rows[0].marks, rows[0].oldest, goals)
+    background = {row.kind: set(row.background or ()) for row in rows if row.kind}
+    return Taken(rows[0].marks, rows[0].oldest, goals, background)
 
 
 def mark(session: Session, kind: str, ids: Collection[int], *, background: bool = False) -> None:
