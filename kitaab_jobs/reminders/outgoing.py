@@ -24,6 +24,7 @@ from sqlalchemy.dialects.postgresql import UUID as Uuid
 from sqlalchemy.orm import Session
 
 _IDS = bindparam("ids", type_=ARRAY(BigInteger))
+_NOTICES = bindparam("notices", type_=ARRAY(BigInteger))
 _NOW = bindparam("now", type_=DateTime(timezone=True))
 
 # Why somebody does not get what was recorded for them, though it is in time.
@@ -147,17 +148,18 @@ _END_OWN = text(
 _LATE = text(
     "SELECT delivery_id FROM jobs.deliveries WHERE state = 'pending' AND deadline <= :now ORDER BY delivery_id LIMIT :limit"
 ).bindparams(_NOW)
-# SKIP LOCKED: whoever has it, ends it.
+# SKIP LOCKED: whoever has it, ends it. So it is with a notice: what is of one that somebody has is left to the next.
+_IS_FREE = "(notice_id IS NULL OR notice_id = ANY (:notices))"
 _END_LATE = text(
-    """
+    f"""
     UPDATE jobs.deliveries SET state = 'missed', finished_at = :now,
         reason = 'not sent before its deadline' || coalesce('; the last try: ' || reason, '')
     WHERE delivery_id IN (SELECT delivery_id FROM jobs.deliveries
-                          WHERE delivery_id = ANY (:ids) AND state = 'pending' AND deadline <= :now
+                          WHERE delivery_id = ANY (:ids) AND {_IS_FREE} AND state = 'pending' AND deadline <= :now
                           FOR UPDATE SKIP LOCKED)
     RETURNING notice_id
     """
-).bindparams(_IDS, _NOW)
+).bindparams(_IDS, _NOTICES, _NOW)
 
 # Whose job does not run any more: it ended, or waits for its next start, which would end them itself.
 _OF_NOBODY = """
@@ -169,10 +171,11 @@ _END_ABANDONED = text(
     f"""
     UPDATE jobs.deliveries SET state = 'unknown', finished_at = :now,
         reason = 'the worker ended while it was being sent'
-    WHERE delivery_id IN ({_OF_NOBODY} AND d.delivery_id = ANY (:ids) FOR UPDATE OF d SKIP LOCKED)
+    WHERE delivery_id IN ({_OF_NOBODY} AND d.delivery_id = ANY (:ids) AND {_IS_FREE}
+                          FOR UPDATE OF d SKIP LOCKED)
     RETURNING notice_id
     """
-).bindparams(_IDS, _NOW)
+).bindparams(_IDS, _NOTICES, _NOW)
 
 _LEFT = text(
     "SELECT channel, not_before FROM jobs.deliveries WHERE delivery_id = ANY (:ids) AND state = 'pending'"
@@ -183,6 +186,9 @@ _NOTICES_OF = text(
 ).bindparams(_IDS)
 _LOCK_NOTICES = text(
     "SELECT notice_id FROM jobs.notices WHERE notice_id = ANY (:ids) ORDER BY notice_id FOR NO KEY UPDATE"
+).bindparams(_IDS)
+_LOCK_FREE_NOTICES = text(
+    "SELECT notice_id FROM jobs.notices WHERE notice_id = ANY (:ids) FOR NO KEY UPDATE SKIP LOCKED"
 ).bindparams(_IDS)
 
 # A notice has ended when all its deliveries have: sent where one was, else by what comes nearest to that.
@@ -315,18 +321,22 @@ def fan_out(
 def _end_left_behind(
     connection: Connection | Session, late: Sequence[int], abandoned: Sequence[int], now: dt.datetime
 ) -> tuple[int, int]:
-    _lock_notices_of(connection, [*late, *abandoned])
-    missed = list(connection.scalars(_END_LATE, {"ids": list(late), "now": now}))
-    unknown = (
-        list(connection.scalars(_END_ABANDONED, {"ids": list(abandoned), "now": now})) if abandoned else []
-    )
+    """Nobody waits for the result: what is of a notice that somebody has just now is left."""
+    notices = _notices_of(connection, [*late, *abandoned])
+    free = list(connection.scalars(_LOCK_FREE_NOTICES, {"ids": notices})) if notices else []
+    given = {"notices": free, "now": now}
+    missed = list(connection.scalars(_END_LATE, {**given, "ids": list(late)}))
+    unknown = list(connection.scalars(_END_ABANDONED, {**given, "ids": list(abandoned)})) if abandoned else []
     _end_notices(connection, [*missed, *unknown], now)
     return len(missed), len(unknown)
 
 
+def _notices_of(connection: Connection | Session, deliveries: Sequence[int]) -> list[int]:
+    return list(connection.scalars(_NOTICES_OF, {"ids": list(deliveries)}))
+
+
 def _lock_notices_of(connection: Connection | Session, deliveries: Sequence[int]) -> None:
-    notices = list(connection.scalars(_NOTICES_OF, {"ids": list(deliveries)}))
-    if notices:
+    if notices := _notices_of(connection, deliveries):
         connection.execute(_LOCK_NOTICES, {"ids": notices})
 
 
