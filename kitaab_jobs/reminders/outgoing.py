@@ -145,6 +145,14 @@ _END_OWN = text(
     """
 ).bindparams(_IDS, _NOW, bindparam("job", type_=Uuid))
 
+# By the instant of the claim: another start of this job may be sending what it has claimed since.
+_GIVE_BACK = text(
+    """
+    UPDATE jobs.deliveries SET state = 'pending', claimed_by = NULL, attempt = attempt - 1
+    WHERE delivery_id = ANY (:ids) AND state = 'sending' AND claimed_by = :job AND started_at = :at
+    """
+).bindparams(_IDS, bindparam("job", type_=Uuid), bindparam("at", type_=DateTime(timezone=True)))
+
 _LATE = text(
     "SELECT delivery_id FROM jobs.deliveries WHERE state = 'pending' AND deadline <= :now ORDER BY delivery_id LIMIT :limit"
 ).bindparams(_NOW)
@@ -285,6 +293,11 @@ def end_own(connection: Connection, ids: Sequence[int], job: UUID, now: dt.datet
     ended = list(connection.scalars(_END_OWN, {"ids": list(ids), "job": job, "now": now}))
     _end_notices(connection, ended, now)
     return len(ended)
+
+
+def give_back(connection: Connection, ids: Sequence[int], job: UUID, at: dt.datetime) -> None:
+    """Undo the claim that this job made of some of these at that instant; nothing of it may have begun."""
+    connection.execute(_GIVE_BACK, {"ids": list(ids), "job": job, "at": at})
 
 
 def end_late(connection: Connection, ids: Sequence[int], now: dt.datetime) -> int:
