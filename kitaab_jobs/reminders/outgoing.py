@@ -7,8 +7,9 @@ pending ──▶ sending ──▶ sent | failed | unknown | skipped | missed
 `pending` becomes `sending` in a transaction that is committed before anything is sent. From then on only who has the
 claim may end it; where that one is gone, nobody knows what was sent, and it ends as `unknown`.
 
-Notices are locked first, the lowest first, and then their deliveries: so goes the deletion of a person too. And of two
-that end the last deliveries of a notice at once, the second sees what the first has written, and ends the notice.
+A notice is locked first, and then its deliveries: so goes the deletion of a person too. (Of several, this locks the lowest
+first, and a deletion has an order of its own: of two who meet at two notices of one person, PostgreSQL may end one.) And
+of two that end the last deliveries of a notice at once, the second sees what the first has written, and ends the notice.
 """
 
 from __future__ import annotations

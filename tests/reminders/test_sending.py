@@ -421,7 +421,7 @@ class TestStopped:
 
     @pytest.mark.parametrize("point", ["end_own", "addresses"])
     def test_what_another_start_of_the_job_has_claimed_is_not_given_back(
-        self, office: PostOffice, mail: MailServer, point: str, monkeypatch: pytest.MonkeyPatch
+        self, office: PostOffice, point: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The one before was killed while it sent it, or the next one is sending it: it may have gone out."""
         ids = [office.delivery() for _ in range(2)]
