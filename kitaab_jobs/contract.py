@@ -177,7 +177,10 @@ REMINDERS_RERESOLVE = Job(
     time_limit=3600,
     unique_args=True,
 )
-ARCHIVE_MAKE_PARTITIONS = Job("archive.make_partitions", "make the partitions that the next months need")
+# Tried for about an hour. It waits for no lock for so long that a vacuum would give way to it.
+ARCHIVE_MAKE_PARTITIONS = Job(
+    "archive.make_partitions", "make the partitions that the next months need", max_attempts=12
+)
 ARCHIVE_PURGE_JOBS = Job("archive.purge_jobs", "remove the rows of jobs and fires that ended long ago", Batch)
 
 JOBS: dict[str, Job] = {

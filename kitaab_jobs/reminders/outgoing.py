@@ -7,8 +7,9 @@ pending ──▶ sending ──▶ sent | failed | unknown | skipped | missed
 `pending` becomes `sending` in a transaction that is committed before anything is sent. From then on only who has the
 claim may end it; where that one is gone, nobody knows what was sent, and it ends as `unknown`.
 
-Notices are locked first, the lowest first, and then their deliveries: so goes the deletion of a person too. And of two
-that end the last deliveries of a notice at once, the second sees what the first has written, and ends the notice.
+A notice is locked first, and then its deliveries: so goes the deletion of a person too. (Of several, this locks the lowest
+first, and a deletion has an order of its own: of two who meet at two notices of one person, PostgreSQL may end one.) And
+of two that end the last deliveries of a notice at once, the second sees what the first has written, and ends the notice.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from sqlalchemy.dialects.postgresql import UUID as Uuid
 from sqlalchemy.orm import Session
 
 _IDS = bindparam("ids", type_=ARRAY(BigInteger))
+_NOTICES = bindparam("notices", type_=ARRAY(BigInteger))
 _NOW = bindparam("now", type_=DateTime(timezone=True))
 
 # Why somebody does not get what was recorded for them, though it is in time.
@@ -144,20 +146,29 @@ _END_OWN = text(
     """
 ).bindparams(_IDS, _NOW, bindparam("job", type_=Uuid))
 
+# By the instant of the claim: another start of this job may be sending what it has claimed since.
+_GIVE_BACK = text(
+    """
+    UPDATE jobs.deliveries SET state = 'pending', claimed_by = NULL, attempt = attempt - 1
+    WHERE delivery_id = ANY (:ids) AND state = 'sending' AND claimed_by = :job AND started_at = :at
+    """
+).bindparams(_IDS, bindparam("job", type_=Uuid), bindparam("at", type_=DateTime(timezone=True)))
+
 _LATE = text(
     "SELECT delivery_id FROM jobs.deliveries WHERE state = 'pending' AND deadline <= :now ORDER BY delivery_id LIMIT :limit"
 ).bindparams(_NOW)
-# SKIP LOCKED: whoever has it, ends it.
+# SKIP LOCKED: whoever has it, ends it. So it is with a notice: what is of one that somebody has is left to the next.
+_IS_FREE = "(notice_id IS NULL OR notice_id = ANY (:notices))"
 _END_LATE = text(
-    """
+    f"""
     UPDATE jobs.deliveries SET state = 'missed', finished_at = :now,
         reason = 'not sent before its deadline' || coalesce('; the last try: ' || reason, '')
     WHERE delivery_id IN (SELECT delivery_id FROM jobs.deliveries
-                          WHERE delivery_id = ANY (:ids) AND state = 'pending' AND deadline <= :now
+                          WHERE delivery_id = ANY (:ids) AND {_IS_FREE} AND state = 'pending' AND deadline <= :now
                           FOR UPDATE SKIP LOCKED)
     RETURNING notice_id
     """
-).bindparams(_IDS, _NOW)
+).bindparams(_IDS, _NOTICES, _NOW)
 
 # Whose job does not run any more: it ended, or waits for its next start, which would end them itself.
 _OF_NOBODY = """
@@ -169,10 +180,11 @@ _END_ABANDONED = text(
     f"""
     UPDATE jobs.deliveries SET state = 'unknown', finished_at = :now,
         reason = 'the worker ended while it was being sent'
-    WHERE delivery_id IN ({_OF_NOBODY} AND d.delivery_id = ANY (:ids) FOR UPDATE OF d SKIP LOCKED)
+    WHERE delivery_id IN ({_OF_NOBODY} AND d.delivery_id = ANY (:ids) AND {_IS_FREE}
+                          FOR UPDATE OF d SKIP LOCKED)
     RETURNING notice_id
     """
-).bindparams(_IDS, _NOW)
+).bindparams(_IDS, _NOTICES, _NOW)
 
 _LEFT = text(
     "SELECT channel, not_before FROM jobs.deliveries WHERE delivery_id = ANY (:ids) AND state = 'pending'"
@@ -183,6 +195,9 @@ _NOTICES_OF = text(
 ).bindparams(_IDS)
 _LOCK_NOTICES = text(
     "SELECT notice_id FROM jobs.notices WHERE notice_id = ANY (:ids) ORDER BY notice_id FOR NO KEY UPDATE"
+).bindparams(_IDS)
+_LOCK_FREE_NOTICES = text(
+    "SELECT notice_id FROM jobs.notices WHERE notice_id = ANY (:ids) FOR NO KEY UPDATE SKIP LOCKED"
 ).bindparams(_IDS)
 
 # A notice has ended when all its deliveries have: sent where one was, else by what comes nearest to that.
@@ -281,6 +296,11 @@ def end_own(connection: Connection, ids: Sequence[int], job: UUID, now: dt.datet
     return len(ended)
 
 
+def give_back(connection: Connection, ids: Sequence[int], job: UUID, at: dt.datetime) -> None:
+    """Undo the claim that this job made of some of these at that instant; nothing of it may have begun."""
+    connection.execute(_GIVE_BACK, {"ids": list(ids), "job": job, "at": at})
+
+
 def end_late(connection: Connection, ids: Sequence[int], now: dt.datetime) -> int:
     """End as missed those whose deadline is over. Return how many."""
     return sum(_end_left_behind(connection, ids, [], now))
@@ -315,18 +335,22 @@ def fan_out(
 def _end_left_behind(
     connection: Connection | Session, late: Sequence[int], abandoned: Sequence[int], now: dt.datetime
 ) -> tuple[int, int]:
-    _lock_notices_of(connection, [*late, *abandoned])
-    missed = list(connection.scalars(_END_LATE, {"ids": list(late), "now": now}))
-    unknown = (
-        list(connection.scalars(_END_ABANDONED, {"ids": list(abandoned), "now": now})) if abandoned else []
-    )
+    """Nobody waits for the result: what is of a notice that somebody has just now is left."""
+    notices = _notices_of(connection, [*late, *abandoned])
+    free = list(connection.scalars(_LOCK_FREE_NOTICES, {"ids": notices})) if notices else []
+    given = {"notices": free, "now": now}
+    missed = list(connection.scalars(_END_LATE, {**given, "ids": list(late)}))
+    unknown = list(connection.scalars(_END_ABANDONED, {**given, "ids": list(abandoned)})) if abandoned else []
     _end_notices(connection, [*missed, *unknown], now)
     return len(missed), len(unknown)
 
 
+def _notices_of(connection: Connection | Session, deliveries: Sequence[int]) -> list[int]:
+    return list(connection.scalars(_NOTICES_OF, {"ids": list(deliveries)}))
+
+
 def _lock_notices_of(connection: Connection | Session, deliveries: Sequence[int]) -> None:
-    notices = list(connection.scalars(_NOTICES_OF, {"ids": list(deliveries)}))
-    if notices:
+    if notices := _notices_of(connection, deliveries):
         connection.execute(_LOCK_NOTICES, {"ids": notices})
 
 

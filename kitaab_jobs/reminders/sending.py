@@ -22,14 +22,14 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 import structlog
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from kitaab_jobs import contract
@@ -115,6 +115,9 @@ def deliver(
     run = _Run(now, delivery_ids, job, settings, budget)
     try:
         run.everything()
+    except BaseException:
+        run.give_back()
+        raise
     finally:
         run.close()
     still = outgoing.left(session, delivery_ids)
@@ -141,6 +144,8 @@ class _Run:
         self._started = time.monotonic()
         self._until = self._started + budget
         self._pace: Pace | None = None
+        # When the claim was made of which nothing has begun yet.
+        self._claimed_at: dt.datetime | None = None
 
     def clock(self) -> dt.datetime:
         """Return the time: the database's when the job started, and what has passed since."""
@@ -157,6 +162,16 @@ class _Run:
             if (channel := self._open(name, number)) is not None:
                 with opened(channel, self.clock) as postbox:
                     self._send(name, CHANNELS[name], postbox, number)
+
+    def give_back(self) -> None:
+        """Give back what was claimed just when a signal came, so that nothing of it has begun.
+
+        Where the database cannot be reached, it ends as unknown, as what has begun does.
+        """
+        at = self._claimed_at
+        if at is not None:
+            with suppress(SQLAlchemyError), self._job.apart() as connection:
+                outgoing.give_back(connection, self._ids, self._job.id, at)
 
     def close(self) -> None:
         """Let go of Redis."""
@@ -193,6 +208,7 @@ class _Run:
             postbox.load(letters)
             try:
                 self._record(ends)
+                self._claimed_at = None
                 postbox.send(first_at)
             finally:
                 # Also where the worker is told to stop: what is known is written down, and the rest given back.
@@ -223,7 +239,8 @@ class _Run:
         """Claim deliveries. Return the letters to send, and how those end that are not to be sent."""
 
         def work(connection: Connection) -> tuple[list[Claimed], dict[int, dict[str, object]]]:
-            claimed = outgoing.claim(connection, self._ids, name, self._job.id, number, self.clock())
+            self._claimed_at = now = self.clock()
+            claimed = outgoing.claim(connection, self._ids, name, self._job.id, number, now)
             users = [one.user_id for one in claimed]
             return claimed, outgoing.addresses(connection, kind.addresses, users) if users else {}
 

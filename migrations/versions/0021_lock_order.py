@@ -26,8 +26,9 @@ ALTER TABLE jobs.deliveries ADD CONSTRAINT deliveries_user_id_fkey
 
 # A partition of entries locks the four tables that it refers to, one after the other, against everybody who writes
 # there. Who writes to the later one first would wait for it, and it for them, until PostgreSQL ends one of the two after
-# deadlock_timeout (1 s). So it gives up before that, and tries again: never the app.
-PARTITIONS = "ALTER FUNCTION jobs.make_partition(text, date, date) SET lock_timeout = '700ms'"
+# deadlock_timeout (1 s). So it gives up before that, and tries again: never the app. Seven waits, of the four and of the
+# three tables that have partitions, must fit into that second: whoever waits for the first has waited through all of them.
+PARTITIONS = "ALTER FUNCTION jobs.make_partition(text, date, date) SET lock_timeout = '100ms'"
 UNDO_PARTITIONS = "ALTER FUNCTION jobs.make_partition(text, date, date) RESET lock_timeout"
 
 

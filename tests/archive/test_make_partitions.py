@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import Engine, create_engine, text
@@ -158,4 +159,37 @@ def test_an_app_that_writes_to_what_entries_refer_to_is_not_the_one_to_give_way(
         app.commit()
     making.join(30)
     assert len(failed) == 1
+    assert make(worker).made
+
+
+def test_nor_where_one_lock_after_the_other_is_waited_for(database: Engine, worker: Engine) -> None:
+    """What is waited for in all must stay below the second after which PostgreSQL ends the app's transaction."""
+    waits = text(
+        "SELECT count(*), coalesce(extract(epoch FROM clock_timestamp() - min(waitstart)), 0) FROM pg_locks"
+        " JOIN pg_stat_activity USING (pid) WHERE datname = current_database() AND NOT granted"
+    )
+
+    def make_one() -> None:
+        with pytest.raises(DBAPIError, match="lock timeout"):
+            make(worker)
+
+    making = threading.Thread(target=make_one)
+    with database.connect() as app, database.connect() as other, database.connect() as looks:
+
+        def go_on() -> None:
+            app.execute(text("DELETE FROM users"))
+            app.commit()
+
+        app.execute(text("DELETE FROM scales"))
+        other.execute(text("DELETE FROM deed_items"))
+        with ThreadPoolExecutor(1) as pool:
+            making.start()
+            wait_for(
+                lambda: not making.is_alive() or looks.execute(waits).one()[0]
+            )  # it has users, not deed_items
+            going = pool.submit(go_on)
+            wait_for(lambda: not making.is_alive() or looks.execute(waits).one()[1] > 0.5)
+            other.rollback()
+            going.result(30)
+    making.join(30)
     assert make(worker).made

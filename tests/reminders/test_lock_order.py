@@ -169,35 +169,56 @@ def test_the_last_two_of_a_notice_end_at_once(office: PostOffice) -> None:
     assert office.one("SELECT state::text FROM jobs.notices WHERE notice_id = :n", n=id) == "sent"
 
 
-def test_the_sweep_and_a_job_that_ends_the_same_notices(office: PostOffice, pool: ThreadPoolExecutor) -> None:
-    """Whoever locks several notices begins with the lowest, in all that one transaction does."""
+def test_the_sweep_passes_over_a_notice_that_somebody_has(
+    office: PostOffice, pool: ThreadPoolExecutor
+) -> None:
+    """Whoever deletes a person may be long about it: what is left behind of others is ended meanwhile."""
+    people = [office.person() for _ in range(2)]
+    held, free = (notice(office, user) for user in people)
+    gone = "00000000-0000-0000-0000-000000000001"
+    late, abandoned = (
+        [
+            of_notice(office, id, user, channel, job, "-1 minute")
+            for id, user in zip((held, free), people, strict=True)
+        ]
+        for channel, job in (("log", None), ("email", gone))
+    )
+
+    def sweep() -> Any:
+        return in_transaction(office.worker, lambda c: outgoing.sweep(c, 100, dt.datetime.now(dt.UTC)))()
+
+    with office.owner.connect() as holder:
+        holder.execute(text("SELECT FROM jobs.notices WHERE notice_id = :n FOR UPDATE"), {"n": held})
+        assert pool.submit(sweep).result(30) == (1, 1)
+        holder.rollback()
+    assert [office.state(id)[0] for id in (late[1], abandoned[1])] == ["missed", "unknown"]
+    assert sweep() == (1, 1)
+    assert office.one("SELECT count(*) FROM jobs.notices WHERE state = 'unknown'") == 2
+
+
+def test_notices_are_ended_from_the_lowest_on(office: PostOffice, pool: ThreadPoolExecutor) -> None:
+    """Whoever waits for several notices begins with the lowest, whatever the order of the deliveries."""
     job = office.enqueue(1)
     people = [office.person() for _ in range(2)]
     low, high = (notice(office, user) for user in people)
-    # Late is the higher one's, and abandoned the lower one's: the sweep looks at them in this order.
-    of_notice(office, high, people[1], "log", None, "-1 minute")
-    of_notice(office, low, people[0], "log", "00000000-0000-0000-0000-000000000001")
-    office.run("UPDATE jobs.jobs SET state = 'running', started_at = now() WHERE id = :id", id=job)
-    ours = [of_notice(office, id, user, "email", job) for id, user in ((low, people[0]), (high, people[1]))]
+    # The higher one's row comes first where the table is read from its beginning.
+    office.run("UPDATE jobs.notices SET happened_on = happened_on WHERE notice_id = :n", n=low)
+    ours = [of_notice(office, id, user, "email", job) for id, user in ((high, people[1]), (low, people[0]))]
+
+    def end(connection: Connection) -> set[int]:
+        connection.execute(text("SET LOCAL enable_indexscan = off; SET LOCAL enable_bitmapscan = off"))
+        return outgoing.end(connection, job, [End(each, "sent") for each in ours], NOW)
+
     with office.owner.connect() as holder:
         holder.execute(text("SELECT FROM jobs.notices WHERE notice_id = :n FOR UPDATE"), {"n": low})
-        sweeping = pool.submit(
-            in_transaction(office.worker, lambda c: outgoing.sweep(c, 100, dt.datetime.now(dt.UTC)))
-        )
+        ending = pool.submit(in_transaction(office.worker, end))
         waits(office.owner)
-        ending = pool.submit(
-            in_transaction(
-                office.worker, lambda c: outgoing.end(c, job, [End(each, "sent") for each in ours], NOW)
-            )
-        )
-        waits(office.owner, 2)
         # Whoever waits for the lower one has not got the higher one yet.
         assert holder.execute(
             text("SELECT notice_id FROM jobs.notices WHERE notice_id = :n FOR UPDATE SKIP LOCKED"),
             {"n": high},
         ).all()
         holder.rollback()
-    assert sweeping.result(30) == (1, 1)
     assert ending.result(30) == set(ours)
     assert office.one("SELECT count(*) FROM jobs.notices WHERE state = 'sent'") == 2
 

@@ -400,6 +400,49 @@ class TestStopped:
         assert (office.column(id, "attempt"), office.column(id, "claimed_by")) == (0, None)
         assert office.deliver(id) == {"sent": 1}
 
+    @pytest.mark.parametrize("point", ["sending._letter", "sending._Run._record", "postbox.Postbox.load"])
+    def test_told_to_end_just_when_the_claim_is_on_record(
+        self, office: PostOffice, point: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Nothing of it has begun, so that it is not lost."""
+        id = office.delivery()
+
+        def told_to_end(*_: Any) -> None:
+            assert office.states() == {"sending": 1}
+            raise SystemExit
+
+        with monkeypatch.context() as patch:
+            patch.setattr(f"kitaab_jobs.reminders.{point}", told_to_end)
+            ended = office.start(office.enqueue(id))
+        assert isinstance(ended.error, SystemExit)
+        assert office.state(id)[0] == "pending"
+        assert (office.column(id, "attempt"), office.column(id, "claimed_by")) == (0, None)
+        assert office.deliver(id) == {"sent": 1}
+
+    @pytest.mark.parametrize("point", ["end_own", "addresses"])
+    def test_what_another_start_of_the_job_has_claimed_is_not_given_back(
+        self, office: PostOffice, point: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The one before was killed while it sent it, or the next one is sending it: it may have gone out."""
+        ids = [office.delivery() for _ in range(2)]
+        job = office.enqueue(*ids)
+
+        def told_to_end(*_: Any) -> None:
+            office.run(
+                "UPDATE jobs.deliveries SET state = 'sending', claimed_by = :job, started_at = now() - interval '1 s'"
+                " WHERE delivery_id = :id",
+                job=job,
+                id=ids[1],
+            )
+            raise SystemExit
+
+        with monkeypatch.context() as patch:
+            patch.setattr(outgoing, point, told_to_end)
+            patch.setattr(sending, "_at_once", lambda _: 1)
+            ended = office.start(job)
+        assert isinstance(ended.error, SystemExit)
+        assert [office.state(id)[0] for id in ids] == ["pending", "sending"]
+
     @pytest.mark.parametrize("channel", ["email", "webpush"])
     def test_told_to_end_just_when_one_has_begun(
         self, office: PostOffice, channel: str, monkeypatch: pytest.MonkeyPatch

@@ -24,7 +24,7 @@ MakeRelay = Callable[..., Relay]
 @contextmanager
 def running(relay: Relay) -> Iterator[threading.Thread]:
     """Run the relay's loop in a thread."""
-    thread = threading.Thread(target=relay.run)
+    thread = threading.Thread(target=relay.run, daemon=True)  # one that hangs fails its test, and no more
     thread.start()
     try:
         yield thread
