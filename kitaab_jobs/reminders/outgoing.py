@@ -7,9 +7,10 @@ pending ──▶ sending ──▶ sent | failed | unknown | skipped | missed
 `pending` becomes `sending` in a transaction that is committed before anything is sent. From then on only who has the
 claim may end it; where that one is gone, nobody knows what was sent, and it ends as `unknown`.
 
-A notice is locked first, and then its deliveries: so goes the deletion of a person too. (Of several, this locks the lowest
-first, and a deletion has an order of its own: of two who meet at two notices of one person, PostgreSQL may end one.) And
-of two that end the last deliveries of a notice at once, the second sees what the first has written, and ends the notice.
+A notice is locked first, and then its deliveries: so goes the deletion of a person too, and so it goes from merits to
+targets. (Within these it has an order of its own: of two who meet at two merits of one person, PostgreSQL may end one.)
+And of two that end the last deliveries of a notice at once, the second sees what the first has written, and ends the
+notice.
 """
 
 from __future__ import annotations
@@ -194,7 +195,8 @@ _NOTICES_OF = text(
     "SELECT DISTINCT notice_id FROM jobs.deliveries WHERE delivery_id = ANY (:ids) AND notice_id IS NOT NULL"
 ).bindparams(_IDS)
 _LOCK_NOTICES = text(
-    "SELECT notice_id FROM jobs.notices WHERE notice_id = ANY (:ids) ORDER BY notice_id FOR NO KEY UPDATE"
+    "SELECT notice_id FROM jobs.notices WHERE notice_id = ANY (:ids)"
+    " ORDER BY merit_id NULLS LAST, target_id FOR NO KEY UPDATE"
 ).bindparams(_IDS)
 _LOCK_FREE_NOTICES = text(
     "SELECT notice_id FROM jobs.notices WHERE notice_id = ANY (:ids) FOR NO KEY UPDATE SKIP LOCKED"

@@ -153,6 +153,38 @@ def test_a_person_is_deleted_while_their_notice_is_sent(office: PostOffice, pool
     assert office.one("SELECT count(*) FROM jobs.deliveries") == 0
 
 
+def test_a_person_is_deleted_while_two_notices_of_theirs_end(
+    office: PostOffice, pool: ThreadPoolExecutor
+) -> None:
+    """Their target was complete before their merit was; a deletion goes from the merits to the targets."""
+    user, job = office.person(), office.enqueue(1)
+    of_target = office.one(
+        """
+        WITH target AS (
+            INSERT INTO targets (user_id, name, start_date, end_date)
+            VALUES (:u, 'a target', '2026-01-01', '2026-12-31') RETURNING target_id
+        )
+        INSERT INTO jobs.notices (user_id, kind, target_id, happened_on, state)
+        SELECT :u, 'target_completed', target_id, '2026-11-24', 'sending' FROM target RETURNING notice_id
+        """,
+        u=user,
+    )
+    ids = [of_notice(office, id, user, "email", job) for id in (of_target, notice(office, user))]
+    with office.owner.connect() as holder:
+        holder.execute(text("SELECT FROM jobs.notices WHERE notice_id = :n FOR UPDATE"), {"n": of_target})
+        ending = pool.submit(
+            in_transaction(
+                office.worker, lambda c: outgoing.end(c, job, [End(id, "sent") for id in ids], NOW)
+            )
+        )
+        waits(office.owner)
+        deleting = pool.submit(in_transaction(office.owner, lambda c: c.execute(DELETE, {"user": user})))
+        waits(office.owner, 2)
+        holder.rollback()
+    assert ending.result(30) == set(ids)
+    deleting.result(30)
+
+
 def test_the_last_two_of_a_notice_end_at_once(office: PostOffice) -> None:
     """Neither sees the other one's end: whoever comes second must, or nobody would end the notice."""
     user, job = office.person(), office.enqueue(1)
