@@ -218,6 +218,16 @@ _END_NOTICES = text(
     """
 ).bindparams(_IDS, _NOW)
 
+# Of which no delivery was ever made: its job ended dead, or somebody cancelled it.
+_END_UNTOLD = text(
+    """
+    UPDATE jobs.notices SET state = 'missed', reason = 'no job made deliveries of it in time', finished_at = :now
+    WHERE notice_id IN (SELECT notice_id FROM jobs.notices WHERE state = 'pending' AND created_at <= :before
+                        ORDER BY created_at LIMIT :limit FOR UPDATE SKIP LOCKED)
+    RETURNING notice_id
+    """
+).bindparams(_NOW, bindparam("before", type_=DateTime(timezone=True)))
+
 # Over the channels of the person's reminder, or by e-mail where they have none.
 _FAN_OUT = text(
     """
@@ -316,6 +326,11 @@ def sweep(connection: Connection | Session, limit: int, now: dt.datetime) -> tup
     late = list(connection.scalars(_LATE, {"limit": limit, "now": now}))
     abandoned = list(connection.scalars(_ABANDONED, {"limit": limit}))
     return _end_left_behind(connection, late, abandoned, now)
+
+
+def sweep_untold(session: Session, limit: int, before: dt.datetime, now: dt.datetime) -> int:
+    """End as missed the notices made before that instant of which no delivery was made. Return how many, up to `limit`."""
+    return len(list(session.scalars(_END_UNTOLD, {"limit": limit, "before": before, "now": now})))
 
 
 def left(session: Session, ids: Sequence[int]) -> list[tuple[str, dt.datetime | None]]:

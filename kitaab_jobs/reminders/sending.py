@@ -87,16 +87,18 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """How many deliveries were ended that nobody would have ended."""
+    """How many deliveries were ended that nobody would have ended, and notices of which there was no delivery."""
 
     missed: int
     unknown: int
+    untold: int = 0
 
 
 def sweep(session: Session, *, now: dt.datetime, limit: int) -> Swept:
     """End what is left behind: `missed` after its deadline, `unknown` where the job that was sending it is gone."""
-    swept = Swept(*outgoing.sweep(session, limit, now))
-    if limit in (swept.missed, swept.unknown):
+    untold = outgoing.sweep_untold(session, limit, now - rules.NOTICE_WITHIN, now)
+    swept = Swept(*outgoing.sweep(session, limit, now), untold)
+    if limit in (swept.missed, swept.unknown, swept.untold):
         enqueue(session, contract.REMINDERS_SWEEP, {"limit": limit})
     return swept
 

@@ -680,6 +680,16 @@ class TestNotices:
         assert self.notify(office, notice) == 0
         assert self.state(office, notice) == ("missed", "the person has left")
 
+    def test_one_whose_job_has_died_is_missed_when_it_is_no_news_any_more(self, office: PostOffice) -> None:
+        old, new = (self.notice(office, office.person()) for _ in range(2))
+        ago = "UPDATE jobs.notices SET created_at = now() - interval '24 hours' WHERE notice_id = :id"
+        office.run(ago, id=old)
+        office.run(ago.replace("24 hours", "23 hours"), id=new)
+        with Session(office.worker) as session, session.begin():
+            assert sending.sweep(session, now=now(), limit=100) == sending.Swept(0, 0, untold=1)
+        assert self.state(office, old) == ("missed", "no job made deliveries of it in time")
+        assert self.notify(office, old, new) == 1
+
     def test_how_it_ended_where_nothing_was_sent(self, office: PostOffice) -> None:
         user = office.person(email_verified=False)
         office.run(
