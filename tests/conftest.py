@@ -16,6 +16,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,17 @@ def url_for(addresses: dict[str, str]) -> Callable[[str, str], str]:
     return lambda role, database: addresses[role].replace("{database}", database)
 
 
+def in_transaction(engine: Engine, work: Callable[[Connection], Any]) -> Callable[[], Any]:
+    """Return what does that in a transaction of its own, in which nobody is waited for very long."""
+
+    def done() -> Any:
+        with engine.begin() as connection:
+            connection.execute(text("SET LOCAL lock_timeout = '20s'"))
+            return work(connection)
+
+    return done
+
+
 def engine_for(url: str) -> Engine:
     """Return an engine without a pool, so that a database can be dropped when its test ends."""
     return create_engine(sqlalchemy_url(url), poolclass=NullPool, connect_args={"options": "-c timezone=UTC"})
@@ -142,6 +154,13 @@ def database_factory(
     yield make
     for engine in engines:
         engine.dispose()
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    """Threads for two sessions that are at work at once."""
+    with ThreadPoolExecutor(2) as pool:
+        yield pool
 
 
 @pytest.fixture

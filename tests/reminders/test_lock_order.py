@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from kitaab_jobs.reminders import outgoing, queries, zone_data
 from kitaab_jobs.reminders.outgoing import End
-from tests.conftest import engine_for
+from tests.conftest import engine_for, in_transaction
 from tests.devstack.observe import wait_for
 from tests.reminders.postoffice import PostOffice
 from tests.reminders.test_dispatch import World, utc
@@ -32,22 +32,6 @@ def superuser(database: Engine, url_for: Callable[[str, str], str]) -> Iterator[
     engine = engine_for(url_for("postgres", database.url.database))
     yield engine
     engine.dispose()
-
-
-@pytest.fixture
-def pool() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(2) as pool:
-        yield pool
-
-
-def in_transaction(engine: Engine, work: Callable[[Connection], Any]) -> Callable[[], Any]:
-    """Return what does that in a transaction of its own."""
-
-    def done() -> Any:
-        with engine.begin() as connection:
-            return work(connection)
-
-    return done
 
 
 def waiting(engine: Engine) -> int:

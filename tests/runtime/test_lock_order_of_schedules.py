@@ -6,9 +6,8 @@ go: PostgreSQL would end one of two that wait for each other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 from unittest import mock
 
 import pytest
@@ -20,6 +19,7 @@ from kitaab_jobs.contract import QUEUES
 from kitaab_jobs.db import migrate
 from kitaab_jobs.db.migrate import sync_kinds
 from kitaab_jobs.runtime import endings, roster, schedules
+from tests.conftest import in_transaction
 from tests.devstack.observe import wait_for
 from tests.runtime.doing import blocked
 from tests.runtime.test_fires import HOUR, NOON, add_schedule
@@ -31,23 +31,6 @@ _FIRE = text(
     " CASE WHEN :outcome = 'fired' THEN gen_random_uuid() END)"
 )
 _HOLD = text("SELECT FROM jobs.fires WHERE schedule = :name FOR UPDATE")
-
-
-@pytest.fixture
-def pool() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(2) as pool:
-        yield pool
-
-
-def apart(engine: Engine, work: Callable[[Connection], Any]) -> Callable[[], Any]:
-    """Return what does that in a transaction of its own, in which nobody is waited for very long."""
-
-    def done() -> Any:
-        with engine.begin() as connection:
-            connection.execute(text("SET LOCAL lock_timeout = '20s'"))
-            return work(connection)
-
-    return done
 
 
 def two_old_fires(engine: Engine) -> None:
@@ -76,8 +59,8 @@ def test_a_fire_that_somebody_holds_is_left_for_the_next_time(
     two_old_fires(effects)
     with effects.connect() as other:
         other.execute(_HOLD, {"name": "low"})
-        assert apart(worker_engine, work)() == 1
-    assert apart(worker_engine, work)() == (2 if work is end_them else 1)
+        assert in_transaction(worker_engine, work)() == 1
+    assert in_transaction(worker_engine, work)() == (2 if work is end_them else 1)
 
 
 def test_queues_and_kinds_are_written_by_name_whatever_their_order_in_the_contract(
@@ -87,14 +70,14 @@ def test_queues_and_kinds_are_written_by_name_whatever_their_order_in_the_contra
     middle = list(QUEUES)[1]
     with database.connect() as holder:
         holder.execute(text("SELECT FROM jobs.queues WHERE name = :name FOR UPDATE"), {"name": middle})
-        one = pool.submit(apart(database, sync_kinds))
+        one = pool.submit(in_transaction(database, sync_kinds))
         wait_for(lambda: blocked(database))
 
         def other_version(connection: Connection) -> None:
             with mock.patch.object(migrate, "QUEUES", {name: QUEUES[name] for name in reversed(QUEUES)}):
                 sync_kinds(connection)
 
-        other = pool.submit(apart(database, other_version))
+        other = pool.submit(in_transaction(database, other_version))
         wait_for(lambda: waiting(database) == 2)
         holder.rollback()
     one.result(30)
@@ -125,7 +108,7 @@ def test_an_operator_who_pauses_while_a_beat_takes_back_what_was_too_early(
         )
     with worker_engine.begin() as operator:
         schedules.locked(operator, "a")
-        moving = pool.submit(apart(worker_engine, lambda c: roster.replan(c, NOON)))
+        moving = pool.submit(in_transaction(worker_engine, lambda c: roster.replan(c, NOON)))
         wait_for(lambda: blocked(effects))
         operator.execute(text("SET LOCAL lock_timeout = '5s'"))
         schedules.pause(operator, "a", now=NOON, by="amal", note="import")
@@ -144,7 +127,7 @@ def test_one_at_a_time_plans_several_schedules_anew(
     with worker_engine.begin() as starting:
         roster.sync(starting, [], NOON)
         roster.locked(starting, ["b"])
-        moving = pool.submit(apart(worker_engine, lambda c: roster.replan(c, NOON)))
+        moving = pool.submit(in_transaction(worker_engine, lambda c: roster.replan(c, NOON)))
         wait_for(lambda: blocked(effects))
         starting.execute(text("SET LOCAL lock_timeout = '5s'"))
         assert roster.replan(starting, NOON) == ["a", "b"]
