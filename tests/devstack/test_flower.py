@@ -49,8 +49,9 @@ def address(said: str) -> str:
 def test_it_shows_the_ledgers_jobs_and_keeps_them(up: Up, folder: Path) -> None:
     first = up(FLOWER_BASIC_AUTH=USER)
     flower = address(until_ready(first))
-    # That it answers does not say that it listens yet, and what it has not heard it never shows. The beat's own jobs tell.
-    wait_for(lambda: ask(f"{flower}/api/tasks?state=SUCCESS", USER)[1], seconds=120)
+    # That it answers does not say that it listens yet, nor that the worker knows of it (each finds out for itself), and
+    # what it has not heard it never shows. The beat's own jobs of that kind tell.
+    wait_for(lambda: ask(f"{flower}/api/tasks?state=SUCCESS&taskname=progress.refresh", USER)[1], seconds=120)
     with psycopg.connect(Settings.load(data_dir=folder).database, autocommit=True) as connection:
         row = connection.execute("SELECT jobs.enqueue('progress.refresh', '{\"limit\": 77}')").fetchone()
         assert row is not None
