@@ -313,6 +313,8 @@ def take(
     if only_kinds and (taken := _take_if_all_are_free(connection, rooms)):
         return taken
     keys = _limit_keys(connection, "") if limited_kinds else []
+    if only_kinds and not keys:
+        return []  # a limited one that went away in between has woken whoever looks again
     counting = bool(limits or keys) and bool(connection.scalar(_COUNTS_LIMITS, {"key": locks.COUNT_LIMITS}))
     if limits:
         active = {row.name: row.active for row in connection.execute(_ACTIVE, {"queues": list(limits)})}

@@ -126,15 +126,6 @@ class TestKinds:
         assert len(taken := take(connection, room=3)) == 3
         assert limited in taken
 
-    def test_one_that_goes_away_meanwhile_holds_nobody_up(
-        self, connection: Connection, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """It was cancelled, or another relay's, between two looks of one take."""
-        free = ready(connection)
-        ready(connection, "sample.one")
-        monkeypatch.setattr(outbox, "_limit_keys", lambda *_: [])
-        assert take(connection) == [free]
-
     def test_a_limit_that_was_taken_away(self, connection: Connection) -> None:
         """Enqueued when the kind still had one."""
         ids = [ready(connection, "sample.once_limited") for _ in range(5)]
