@@ -20,6 +20,7 @@ from tests.conftest import engine_for, in_transaction
 from tests.devstack.observe import wait_for
 from tests.reminders.postoffice import PostOffice
 from tests.reminders.test_dispatch import World, utc
+from tests.runtime.doing import waiting
 
 NOW = dt.datetime(2026, 11, 25, 12, tzinfo=dt.UTC)
 DELETE = text("DELETE FROM users WHERE user_id = :user")
@@ -32,16 +33,6 @@ def superuser(database: Engine, url_for: Callable[[str, str], str]) -> Iterator[
     engine = engine_for(url_for("postgres", database.url.database))
     yield engine
     engine.dispose()
-
-
-def waiting(engine: Engine) -> int:
-    """Return how many wait for somebody's lock."""
-    statement = text(
-        "SELECT count(DISTINCT pid) FROM pg_locks JOIN pg_stat_activity USING (pid)"
-        " WHERE datname = current_database() AND NOT granted"
-    )
-    with engine.connect() as connection:
-        return int(connection.scalar(statement) or 0)
 
 
 def waits(engine: Engine, how_many: int = 1) -> None:

@@ -78,11 +78,16 @@ def by_payload(**special: Callable[[Session, Note], None]) -> JobFunction:
     return function
 
 
-def blocked(engine: Engine) -> bool:
-    """Whether somebody in the database waits for a lock."""
+def waiting(engine: Engine) -> int:
+    """Return how many in the database wait for somebody's lock."""
     statement = """
-        SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid)
+        SELECT count(DISTINCT pid) FROM pg_locks JOIN pg_stat_activity USING (pid)
         WHERE datname = current_database() AND NOT granted
         """
     with engine.connect() as connection:
-        return bool(connection.scalar(text(statement)))
+        return int(connection.scalar(text(statement)) or 0)
+
+
+def blocked(engine: Engine) -> bool:
+    """Whether somebody in the database waits for a lock."""
+    return waiting(engine) > 0

@@ -21,7 +21,7 @@ from kitaab_jobs.db.migrate import sync_kinds
 from kitaab_jobs.runtime import endings, roster, schedules
 from tests.conftest import in_transaction
 from tests.devstack.observe import wait_for
-from tests.runtime.doing import blocked
+from tests.runtime.doing import blocked, waiting
 from tests.runtime.test_fires import HOUR, NOON, add_schedule
 
 LONG_AGO = NOON - 400 * 24 * HOUR
@@ -82,15 +82,6 @@ def test_queues_and_kinds_are_written_by_name_whatever_their_order_in_the_contra
         holder.rollback()
     one.result(30)
     other.result(30)
-
-
-def waiting(engine: Engine) -> int:
-    statement = text(
-        "SELECT count(DISTINCT pid) FROM pg_locks JOIN pg_stat_activity USING (pid)"
-        " WHERE datname = current_database() AND NOT granted"
-    )
-    with engine.connect() as connection:
-        return int(connection.scalar(statement) or 0)
 
 
 def test_an_operator_who_pauses_while_a_beat_takes_back_what_was_too_early(
